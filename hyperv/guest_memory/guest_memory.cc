@@ -1,0 +1,207 @@
+#include "hyperv/guest_memory/guest_memory.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+namespace vmbfs::hyperv {
+
+// Thread safety: the last holder may be on any thread.
+class MappedRegion {
+ public:
+  MappedRegion(std::byte* data, size_t bytes) : data_(data), bytes_(bytes) {}
+  MappedRegion(const MappedRegion&) = delete;
+  MappedRegion& operator=(const MappedRegion&) = delete;
+  ~MappedRegion() { ::munmap(data_, bytes_); }
+
+  std::byte* data() const { return data_; }
+
+ private:
+  std::byte* data_;
+  size_t bytes_;
+};
+
+struct GuestMemory::Region {
+  MemoryRegionDescription description;
+  UniqueFd fd;  // for rings that are mapped later in a form of their own
+  std::shared_ptr<const MappedRegion> mapping;
+
+  uint64_t gpa_end() const { return description.gpa + description.bytes; }
+};
+
+namespace {
+
+std::string Hex(uint64_t value) { return absl::StrCat("0x", absl::Hex(value)); }
+
+absl::Status Refuse(const MemoryRegionDescription& region, absl::string_view reason) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("memory region ", region.id, " refused: ", reason));
+}
+
+bool IsPageAligned(uint64_t value) { return value % kPageBytes == 0; }
+
+absl::Status CheckNumbers(const MemoryRegionDescription& region) {
+  if (region.bytes == 0) return Refuse(region, "its size is 0");
+  if (!IsPageAligned(region.gpa) || !IsPageAligned(region.bytes) ||
+      !IsPageAligned(region.file_offset)) {
+    return Refuse(region, absl::StrCat("address ", Hex(region.gpa), ", size ", Hex(region.bytes),
+                                       " and file offset ", Hex(region.file_offset),
+                                       " must be multiples of ", kPageBytes));
+  }
+  if (region.gpa >= GuestMemory::kGpaLimit || region.bytes > GuestMemory::kGpaLimit - region.gpa) {
+    return Refuse(region, absl::StrCat("address ", Hex(region.gpa), " and size ", Hex(region.bytes),
+                                       " go beyond the limit of ", Hex(GuestMemory::kGpaLimit)));
+  }
+  return absl::OkStatus();
+}
+
+// Asks for the seals first: only under F_SEAL_SHRINK does the size that fstat
+// tells afterwards stay a lower bound.
+absl::Status CheckFile(const MemoryRegionDescription& region, int fd) {
+  const int seals = ::fcntl(fd, F_GET_SEALS);
+  if (seals < 0) return Refuse(region, "its descriptor is no memfd (it has no seals)");
+  if ((seals & F_SEAL_SHRINK) == 0) {
+    return Refuse(region, absl::StrCat("its memfd is not sealed against shrinking (seals ",
+                                       Hex(static_cast<uint64_t>(seals)), ")"));
+  }
+  struct stat file{};
+  if (::fstat(fd, &file) != 0 || !S_ISREG(file.st_mode)) {
+    return Refuse(region, "its descriptor is no regular file");
+  }
+  const auto file_bytes = static_cast<uint64_t>(file.st_size);
+  if (region.file_offset > file_bytes || region.bytes > file_bytes - region.file_offset) {
+    return Refuse(region,
+                  absl::StrCat("its memfd has ", file_bytes, " bytes; offset ", region.file_offset,
+                               " and size ", region.bytes, " need more"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const MappedRegion>> MapFile(const MemoryRegionDescription& region,
+                                                            int fd) {
+  void* address = ::mmap(nullptr, region.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+                         static_cast<off_t>(region.file_offset));
+  if (address == MAP_FAILED) {
+    const int error = errno;
+    const std::string reason = absl::StrCat("mapping ", region.bytes, " bytes for reading and ",
+                                            "writing failed: ", std::strerror(error));
+    if (error == ENOMEM || error == EAGAIN) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("memory region ", region.id, " refused: ", reason));
+    }
+    return Refuse(region, reason);
+  }
+  // A guest's memory is large and private: it belongs in no core dump.
+  ::madvise(address, region.bytes, MADV_DONTDUMP);
+  return std::make_shared<const MappedRegion>(static_cast<std::byte*>(address), region.bytes);
+}
+
+}  // namespace
+
+GuestMemory::GuestMemory() = default;
+GuestMemory::~GuestMemory() = default;
+
+absl::Status GuestMemory::AddRegion(const MemoryRegionDescription& description, UniqueFd fd) {
+  if (absl::Status status = CheckNumbers(description); !status.ok()) return status;
+  for (const auto& [gpa, region] : by_gpa_) {
+    if (region->description.id == description.id) {
+      return Refuse(description, absl::StrCat("the region at ", Hex(gpa), " has this id already"));
+    }
+    if (description.gpa < region->gpa_end() && gpa < description.gpa + description.bytes) {
+      return Refuse(description, absl::StrCat("addresses ", Hex(description.gpa), " to ",
+                                              Hex(description.gpa + description.bytes),
+                                              " overlap region ", region->description.id, " at ",
+                                              Hex(gpa), " to ", Hex(region->gpa_end())));
+    }
+  }
+  if (by_gpa_.size() >= kRegionsMax) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "memory region ", description.id, " refused: a VM has at most ", kRegionsMax, " regions"));
+  }
+  if (description.bytes > kTotalBytesMax - total_bytes_) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("memory region ", description.id, " refused: ", description.bytes,
+                     " bytes on top of ", total_bytes_, " exceed the limit of ", kTotalBytesMax));
+  }
+  if (absl::Status status = CheckFile(description, fd.get()); !status.ok()) return status;
+  auto mapping = MapFile(description, fd.get());
+  if (!mapping.ok()) return mapping.status();
+
+  auto region = std::make_unique<Region>();
+  region->description = description;
+  region->fd = std::move(fd);
+  region->mapping = *std::move(mapping);
+  by_gpa_.emplace(description.gpa, std::move(region));
+  total_bytes_ += description.bytes;
+  return absl::OkStatus();
+}
+
+absl::Status GuestMemory::RemoveRegion(uint32_t id) {
+  const auto found = std::find_if(by_gpa_.begin(), by_gpa_.end(), [id](const auto& entry) {
+    return entry.second->description.id == id;
+  });
+  if (found == by_gpa_.end()) {
+    return absl::NotFoundError(absl::StrCat("no memory region has the id ", id));
+  }
+  total_bytes_ -= found->second->description.bytes;
+  by_gpa_.erase(found);
+  return absl::OkStatus();
+}
+
+const GuestMemory::Region* GuestMemory::Find(uint64_t gpa) const {
+  auto behind = by_gpa_.upper_bound(gpa);
+  if (behind == by_gpa_.begin()) return nullptr;
+  const Region* region = std::prev(behind)->second.get();
+  return gpa < region->gpa_end() ? region : nullptr;
+}
+
+absl::StatusOr<std::vector<GuestRun>> GuestMemory::MapPages(
+    std::span<const uint64_t> page_frames) const {
+  std::vector<GuestRun> runs;
+  for (const uint64_t frame : page_frames) {
+    const Region* region = frame < kGpaLimit / kPageBytes ? Find(frame * kPageBytes) : nullptr;
+    if (region == nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("guest page ", Hex(frame), " lies in no memory region"));
+    }
+    std::byte* page = region->mapping->data() + (frame * kPageBytes - region->description.gpa);
+    // Regions that happen to lie side by side are kept apart: a run keeps one
+    // mapping alive.
+    if (!runs.empty() && runs.back().region == region->mapping &&
+        runs.back().data + runs.back().bytes == page) {
+      runs.back().bytes += kPageBytes;
+    } else {
+      runs.push_back({region->mapping, page, kPageBytes});
+    }
+  }
+  return runs;
+}
+
+absl::StatusOr<GuestRun> GuestMemory::MapRange(uint64_t gpa, uint64_t bytes) const {
+  const Region* region = Find(gpa);
+  if (region == nullptr || bytes > region->gpa_end() - gpa) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(bytes, " bytes at ", Hex(gpa), " do not lie within one memory region"));
+  }
+  return GuestRun{region->mapping, region->mapping->data() + (gpa - region->description.gpa),
+                  bytes};
+}
+
+bool GuestMemory::RegionHoldsAny(uint32_t id, std::span<const uint64_t> page_frames) const {
+  return std::any_of(page_frames.begin(), page_frames.end(), [&](uint64_t frame) {
+    if (frame >= kGpaLimit / kPageBytes) return false;
+    const Region* region = Find(frame * kPageBytes);
+    return region != nullptr && region->description.id == id;
+  });
+}
+
+}  // namespace vmbfs::hyperv

@@ -1,0 +1,100 @@
+// A VM's RAM, as its VMM hands it over: regions of sealed memfds.
+//
+// Trust: the descriptors and numbers come from the VMM and are checked here
+// once; what the memory holds is the guest's and may change at any moment.
+// Rules: ../../hyperv/link/README.md, MEM_ADD and MEM_DEL.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "hyperv/file_descriptor/unique_fd.h"
+
+namespace vmbfs::hyperv {
+
+inline constexpr uint64_t kPageBytes = 4096;
+
+// One region's pages in our address space, unmapped with the last holder.
+class MappedRegion;
+
+// A run of guest pages that lie side by side in our address space.
+// The holder keeps the mapping alive, so a run never dangles.
+struct GuestRun {
+  std::shared_ptr<const MappedRegion> region;
+  std::byte* data = nullptr;
+  size_t bytes = 0;
+};
+
+struct MemoryRegionDescription {
+  uint32_t id = 0;
+  uint64_t gpa = 0;          // page-aligned
+  uint64_t bytes = 0;        // page-aligned, not 0
+  uint64_t file_offset = 0;  // page-aligned
+};
+
+// The regions of one VM.
+//
+// Thread safety: one strand (the VM's). A GuestRun may outlive the region's
+// removal; its bytes are then nobody's, and harmless.
+// Bounds: kRegionsMax regions, kTotalBytesMax in all.
+class GuestMemory {
+ public:
+  static constexpr size_t kRegionsMax = 256;
+  static constexpr uint64_t kTotalBytesMax = uint64_t{1} << 44;  // 16 TiB
+  static constexpr uint64_t kGpaLimit = uint64_t{1} << 52;
+
+  GuestMemory();
+  ~GuestMemory();
+  GuestMemory(const GuestMemory&) = delete;
+  GuestMemory& operator=(const GuestMemory&) = delete;
+
+  // Checks `fd` and maps the range; takes the descriptor in any case.
+  //
+  // Errors (nothing was added; the message names the rule that was broken):
+  //   kInvalidArgument    not a memfd, not sealed against shrinking, smaller
+  //                       than offset + size, not page-aligned, overlaps
+  //                       another region, id in use.
+  //   kResourceExhausted  more regions or bytes than the bounds allow.
+  absl::Status AddRegion(const MemoryRegionDescription& description, UniqueFd fd);
+
+  // Takes a region out; later look-ups in it fail. kNotFound for an unknown id.
+  absl::Status RemoveRegion(uint32_t id);
+
+  // The pages `page_frames` (guest physical address >> 12) as runs, in order;
+  // neighbours in our address space are merged into one run.
+  //
+  // Errors: kInvalidArgument when a page lies in no region, with its number.
+  absl::StatusOr<std::vector<GuestRun>> MapPages(std::span<const uint64_t> page_frames) const;
+
+  // `bytes` at `gpa`, when they lie within one region. For structures that
+  // the VMM names by address (SIMP, SIEFP).
+  absl::StatusOr<GuestRun> MapRange(uint64_t gpa, uint64_t bytes) const;
+
+  // Whether any of `page_frames` lies in region `id`.
+  bool RegionHoldsAny(uint32_t id, std::span<const uint64_t> page_frames) const;
+
+  size_t region_count() const { return by_gpa_.size(); }
+  uint64_t total_bytes() const { return total_bytes_; }
+
+ private:
+  struct Region;
+  const Region* Find(uint64_t gpa) const;
+
+  std::map<uint64_t, std::unique_ptr<Region>> by_gpa_;
+  uint64_t total_bytes_ = 0;
+};
+
+// Copies between private memory and bytes that a guest may be writing.
+// The only functions besides the ring's atomics that touch guest bytes; they
+// race with the guest by nature and are excluded from ThreadSanitizer.
+void CopyFromGuest(std::byte* to, const std::byte* guest_from, size_t bytes);
+void CopyToGuest(std::byte* guest_to, const std::byte* from, size_t bytes);
+
+}  // namespace vmbfs::hyperv
