@@ -1,0 +1,118 @@
+// Whole messages over a channel: the VMBus pipe protocol in message mode.
+//
+// Trust: what is read is the peer's; sizes are checked here, the message's
+// content is the caller's to parse. Format: pipe_format.h,
+// shared/specs/vmbus.md section 5.
+
+#pragma once
+
+#include <sys/uio.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "hyperv/channel/channel.h"
+
+namespace vmbfs::hyperv {
+
+// Reads and writes pipe messages on a channel it owns.
+//
+// Thread safety: one strand.
+// Bounds: a message holds at most max_message_bytes(); no call allocates.
+class MessagePipe {
+ public:
+  // Pieces of ring memory that together take one outgoing message. The peer
+  // may overwrite them at any time; nothing is read back.
+  struct Space {
+    // A message of 16,384 bytes spans at most 5 pages, and one more where the
+    // ring wraps.
+    static constexpr size_t kPiecesMax = 6;
+    std::array<iovec, kPiecesMax> pieces;
+    size_t piece_count = 0;
+    size_t bytes = 0;  // sum of the pieces
+
+    std::span<const iovec> span() const { return {pieces.data(), piece_count}; }
+  };
+
+  explicit MessagePipe(std::unique_ptr<Channel> channel);
+
+  // Messages of types this reader has no use for (GPA-direct set-up and
+  // tear-down, which are not advertised) that one Read skips.
+  static constexpr int kIgnoredPerReadMax = 64;
+
+  // The largest message both the protocol (16,384) and the outgoing ring allow.
+  size_t max_message_bytes() const;
+
+  // Copies the next DATA message into `buffer` and returns the part of it that
+  // the message fills (it may be empty); nullopt when no message is there. The
+  // message stays in the ring until Consume. Several may be read before one
+  // Consume.
+  //
+  // nullopt is also what a peer gets that sends more than kIgnoredPerReadMax
+  // ignored messages in a row: ArmRead, which is due before sleeping, tells
+  // that more is there.
+  //
+  // Errors (the message is still the next one):
+  //   kInvalidArgument    the peer broke the ring, packet or pipe format, or
+  //                       sent a message larger than `buffer`.
+  absl::StatusOr<std::optional<std::span<std::byte>>> Read(std::span<std::byte> buffer);
+
+  // Gives the ring space of all messages read so far back to the peer, and
+  // signals it when it waits for that space.
+  void Consume();
+
+  // Room for a message of `bytes` in the outgoing ring; nullopt when the ring
+  // has too little room now. Nothing is visible to the peer before Send. A
+  // reservation that is not sent is replaced by the next one.
+  // REQUIRES: bytes <= max_message_bytes().
+  //
+  // Errors: kInvalidArgument when the peer broke the ring's indices.
+  absl::StatusOr<std::optional<Space>> Reserve(size_t bytes);
+
+  // Publishes the reserved message with its first `bytes` bytes, and signals
+  // the peer if the ring's rules say so.
+  // REQUIRES: an open reservation of at least `bytes`.
+  void Send(size_t bytes);
+
+  // Copies `message` out whole. false when the ring has no room now.
+  // REQUIRES and Errors: as Reserve.
+  absl::StatusOr<bool> Write(std::span<const std::byte> message);
+
+  // Before sleeping: asks to be signalled when a message arrives. Returns true
+  // when one is there already: read it instead of sleeping.
+  // REQUIRES: Consume was called for what was read.
+  //
+  // Errors: kInvalidArgument when the peer broke the ring's indices.
+  absl::StatusOr<bool> ArmRead();
+
+  // After Reserve found no room: asks to be signalled when `bytes` fit. Returns
+  // true when they fit already. A Reserve that succeeds ends the wait.
+  // REQUIRES and Errors: as Reserve.
+  absl::StatusOr<bool> ArmWrite(size_t bytes);
+
+  // Forgets the wait for space that ArmWrite announced.
+  void DisarmWrite();
+
+  // Messages skipped by Read since the pipe was made.
+  uint64_t ignored_messages() const { return ignored_messages_; }
+
+  Channel& channel() { return *channel_; }
+  const Channel& channel() const { return *channel_; }
+
+ private:
+  // The size of the DATA message in `packet`, kIgnored for one to skip.
+  static constexpr size_t kIgnored = SIZE_MAX;
+  absl::StatusOr<size_t> ParseHeader(const PacketView& packet, size_t buffer_bytes) const;
+
+  std::unique_ptr<Channel> channel_;
+  bool messages_unconsumed_ = false;
+  uint64_t ignored_messages_ = 0;
+};
+
+}  // namespace vmbfs::hyperv
