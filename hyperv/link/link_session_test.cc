@@ -1,0 +1,372 @@
+// Frames over a real socket: what is answered, refused, or ends the connection.
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "hyperv/link/fake_device.h"
+#include "hyperv/link/link_harness.h"
+
+namespace vmbfs::hyperv {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint32_t kHello = 0x564C0001;
+constexpr uint32_t kMemAdd = 0x564C0002;
+constexpr uint32_t kStart = 0x564C0004;
+
+class LinkSessionTest : public ::testing::Test {
+ protected:
+  // A connection that said HELLO and got its answer.
+  UniqueFd Greeted() {
+    UniqueFd socket = ConnectTo(harness_.path());
+    SendBytes(socket, FrameBytes(kHello, 0, 0, 1, HelloPayload(2)));
+    const auto reply = ReceiveFrame(socket);
+    EXPECT_TRUE(reply && reply->type == LinkType::kHello && !reply->error());
+    return socket;
+  }
+
+  // Expects an ERROR with `text`, then the end.
+  void ExpectEnd(const UniqueFd& socket, const std::string& text, uint32_t code = 1) {
+    const auto error = ReceiveFrame(socket);
+    ASSERT_TRUE(error.has_value());
+    EXPECT_TRUE(error->error());
+    EXPECT_EQ(error->error_code(), code);
+    EXPECT_THAT(error->error_text(), HasSubstr(text));
+    EXPECT_FALSE(ReceiveFrame(socket).has_value());
+    EXPECT_TRUE(harness_.WaitForStatus([](const LinkStatus& status) { return !status.connected; }));
+    EXPECT_THAT(harness_.status().last_error, HasSubstr(text));
+  }
+
+  static std::vector<std::byte> Region(uint32_t id, uint64_t gpa, uint64_t bytes,
+                                       uint64_t file_offset = 0, uint32_t flags = 0) {
+    LinkMemAddWire wire{};
+    wire.id = id;
+    wire.flags = flags;
+    wire.gpa = gpa;
+    wire.bytes = bytes;
+    wire.file_offset = file_offset;
+    const auto span = WireBytes(wire);
+    return {span.begin(), span.end()};
+  }
+
+  LinkHarness harness_;
+};
+
+TEST_F(LinkSessionTest, HelloIsAnsweredWithTheLowerMinorAndNoUnknownFeature) {
+  const UniqueFd socket = ConnectTo(harness_.path());
+  SendBytes(socket, FrameBytes(kHello, 0, 0, 99, HelloPayload(1)));  // minor 7, all features
+  const auto reply = ReceiveFrame(socket);
+  ASSERT_TRUE(reply.has_value());
+  EXPECT_EQ(reply->seq, 99u);
+  EXPECT_EQ(reply->flags, 1);
+  const std::vector<std::byte> expected = [] {
+    std::vector<std::byte> bytes(24);
+    bytes[0] = bytes[4] = bytes[16] = std::byte{1};  // major, level, DIRECT
+    return bytes;
+  }();
+  EXPECT_EQ(reply->payload, expected);
+}
+
+TEST_F(LinkSessionTest, HelloOfAnotherLevelOrWithoutDirectEndsTheConnection) {
+  std::vector<std::byte> other_level = HelloPayload(1);
+  other_level[4] = std::byte{2};
+  UniqueFd socket = ConnectTo(harness_.path());
+  SendBytes(socket, FrameBytes(kHello, 0, 0, 1, other_level));
+  ExpectEnd(socket, "level 2 is not supported", 2);
+  std::vector<std::byte> mediated = HelloPayload(1);
+  mediated[36] = std::byte{2};
+  socket = ConnectTo(harness_.path());
+  SendBytes(socket, FrameBytes(kHello, 0, 0, 1, mediated));
+  ExpectEnd(socket, "DIRECT", 2);
+}
+
+TEST_F(LinkSessionTest, ViolationsEndTheConnectionWithTheReason) {
+  struct Case {
+    std::vector<std::byte> bytes;
+    std::string reason;
+  };
+  const std::vector<std::byte> sint_of_vp_2(8, std::byte{0});
+  std::vector<std::byte> post_of_vp_2(264);
+  post_of_vp_2[8] = std::byte{2};
+  std::vector<std::byte> synic_of_vp_2(40);
+  synic_of_vp_2[0] = std::byte{2};
+  std::vector<std::byte> oversized = FrameBytes(kStart, 0, 0, 1, {});
+  oversized[9] = std::byte{0x10};  // length 4,096
+  const std::vector<Case> cases = {
+      {FrameBytes(0x00001234, 0, 0, 1, {}), "does not begin with 0x564c"},
+      {FrameBytes(0x564C0099, 0, 0, 1, {}), "unknown"},
+      {FrameBytes(kStart, 0x80, 0, 1, {}), "flags"},
+      {oversized, "at most 4072"},
+      {FrameBytes(kHello, 0, 0, 2, HelloPayload(1)), "second HELLO"},
+      {FrameBytes(kStart, 0, 0, 1, sint_of_vp_2), "none belongs"},
+      {FrameBytes(0x564C0020, 0, 0, 1, synic_of_vp_2), "VP 2"},
+      {FrameBytes(0x564C0021, 0, 0, 1, post_of_vp_2), "VP 2"},
+      {FrameBytes(0x564C0003, 0, 0, 1, {}), "MEM_DEL payload is 0 bytes"},
+      {FrameBytes(0x564C0030, 1, 1, 1, {}), "1 descriptors; 0 came"},
+      {FrameBytes(0x564C0032, 1, 0, 77, {}), "answers no request"},
+      {FrameBytes(0x564C0030, 0, 0, 1, sint_of_vp_2), "not for a VMM"},
+      {FrameBytes(kMemAdd, 0, 1, 1, Region(1, 0, 4096)), "1 descriptors; 0 came"},
+  };
+  for (const Case& violation : cases) {
+    SCOPED_TRACE(violation.reason);
+    const UniqueFd socket = Greeted();
+    ASSERT_TRUE(SendBytes(socket, violation.bytes));
+    ExpectEnd(socket, violation.reason);
+  }
+  EXPECT_EQ(harness_.status().frames_refused, cases.size());
+}
+
+TEST_F(LinkSessionTest, FrameBeforeHelloEndsTheConnection) {
+  const UniqueFd socket = ConnectTo(harness_.path());
+  SendBytes(socket, FrameBytes(kStart, 0, 0, 1, {}));
+  ExpectEnd(socket, "START before HELLO");
+}
+
+TEST_F(LinkSessionTest, DescriptorsElsewhereThanAtTheFirstByteEndTheConnection) {
+  const UniqueFd memory = TestMemory(4096, SealShrink());
+  const std::vector<std::byte> frame = FrameBytes(kMemAdd, 0, 1, 1, Region(1, 0, 4096));
+  const UniqueFd socket = Greeted();
+  ASSERT_TRUE(SendBytes(socket, std::span(frame).first(30)));  // without: said to have one
+  ExpectEnd(socket, "1 descriptors; 0 came");
+  const UniqueFd late = Greeted();
+  const std::vector<std::byte> start = FrameBytes(kStart, 0, 0, 1, {});
+  ASSERT_TRUE(SendBytes(late, std::span(start).first(10)));
+  ASSERT_TRUE(SendBytes(late, std::span(start).subspan(10), {memory.get()}));
+  ExpectEnd(late, "elsewhere");
+}
+
+TEST_F(LinkSessionTest, TooManyOrUnannouncedDescriptorsEndTheConnection) {
+  const UniqueFd memory = TestMemory(4096, SealShrink());
+  const int fd = memory.get();
+  const UniqueFd five = Greeted();
+  SendBytes(five, FrameBytes(kMemAdd, 0, 1, 1, Region(1, 0, 4096)), {fd, fd, fd, fd, fd});
+  ExpectEnd(five, "cut short");
+  const UniqueFd two = Greeted();
+  SendBytes(two, FrameBytes(kMemAdd, 0, 1, 1, Region(1, 0, 4096)), {fd, fd});
+  ExpectEnd(two, "announces 1 descriptors; 2 came");
+}
+
+TEST_F(LinkSessionTest, FrameInSingleBytesIsUnderstood) {
+  const UniqueFd memory = TestMemory(4096, SealShrink());
+  const UniqueFd socket = Greeted();
+  const std::vector<std::byte> frame = FrameBytes(kMemAdd, 2, 1, 5, Region(1, 0, 4096));
+  for (size_t i = 0; i < frame.size(); ++i) {
+    const std::vector<int> descriptors =
+        i == 0 ? std::vector<int>{memory.get()} : std::vector<int>{};
+    ASSERT_TRUE(SendBytes(socket, std::span(frame).subspan(i, 1), descriptors));
+  }
+  const auto reply = ReceiveFrame(socket);
+  ASSERT_TRUE(reply.has_value());
+  EXPECT_FALSE(reply->error()) << reply->error_text();
+  EXPECT_EQ(reply->seq, 5u);
+}
+
+TEST_F(LinkSessionTest, FramesInOneSendAreUnderstoodOneByOne) {
+  const UniqueFd socket = Greeted();
+  std::vector<std::byte> bytes;
+  for (uint64_t seq = 10; seq < 60; ++seq) {
+    const std::vector<std::byte> pause = FrameBytes(0x564C0005 + (seq & 1), 0, 0, seq, {});
+    bytes.insert(bytes.end(), pause.begin(), pause.end());
+  }
+  ASSERT_TRUE(SendBytes(socket, bytes));
+  for (uint64_t seq = 10; seq < 60; ++seq) {
+    const auto reply = ReceiveFrame(socket);
+    ASSERT_TRUE(reply.has_value());
+    EXPECT_EQ(reply->seq, seq);
+  }
+}
+
+TEST_F(LinkSessionTest, RefusedMemoryIsAnsweredWithTheReasonAndTheConnectionGoesOn) {
+  const UniqueFd socket = Greeted();
+  uint64_t seq = 10;
+  const auto refusal = [&](const UniqueFd& memory, const std::vector<std::byte>& region) {
+    // NEED_ACK is not set: a refusal is answered all the same.
+    SendBytes(socket, FrameBytes(kMemAdd, 0, 1, ++seq, region), {memory.get()});
+    const auto reply = ReceiveFrame(socket);
+    if (!reply || !reply->error() || reply->seq != seq || reply->error_code() != 3)
+      return std::string();
+    return reply->error_text();
+  };
+  const UniqueFd good = TestMemory(4 * 4096, SealShrink());
+  SendBytes(socket, FrameBytes(kMemAdd, 2, 1, seq, Region(1, 0x10000, 4 * 4096)), {good.get()});
+  const auto added = ReceiveFrame(socket);
+  ASSERT_TRUE(added && !added->error());
+
+  EXPECT_THAT(refusal(TestMemory(4096, 0), Region(2, 0, 4096)), HasSubstr("seal"));
+  EXPECT_THAT(refusal(good, Region(3, 0x10000, 4096)), HasSubstr("overlap"));
+  EXPECT_NE(refusal(good, Region(1, 0x100000, 4096)), "");      // id in use
+  EXPECT_NE(refusal(good, Region(4, 0x100000, 5 * 4096)), "");  // too small
+  EXPECT_NE(refusal(good, Region(5, 0x100000, 4096, 0xFFFFFFFFFFFFF000)), "");
+  EXPECT_NE(refusal(good, Region(6, 0x100001, 4096)), "");  // not aligned
+  EXPECT_NE(refusal(UniqueFd(::open("/proc/self/exe", O_RDONLY)), Region(7, 0, 4096)), "");
+  EXPECT_NE(refusal(UniqueFd(::eventfd(0, EFD_CLOEXEC)), Region(8, 0, 4096)), "");
+  EXPECT_THAT(refusal(good, Region(9, 0x100000, 4096, 0, 1)), HasSubstr("flags"));
+  EXPECT_THAT(refusal(good, Region(9, 0x100000, 4096, 0, 2)), HasSubstr("flags"));
+
+  const LinkStatus status = harness_.status();
+  EXPECT_TRUE(status.connected);
+  EXPECT_EQ(status.memory_regions, 1u);
+  EXPECT_EQ(status.memory_bytes, 4u * 4096);
+}
+
+TEST_F(LinkSessionTest, RemovedRegionIsAnsweredAndAnUnknownOneRefused) {
+  TestVmm vmm(harness_.path());
+  ASSERT_TRUE(vmm.SetUp());
+  LinkMemDelWire wire{};
+  wire.id = TestVmm::kRingRegion;
+  auto reply = vmm.Ask(LinkType::kMemDel, WireBytes(wire));
+  ASSERT_TRUE(reply && !reply->error());
+  EXPECT_EQ(harness_.status().memory_regions, 1u);
+  reply = vmm.Ask(LinkType::kMemDel, WireBytes(wire));
+  ASSERT_TRUE(reply.has_value());
+  EXPECT_TRUE(reply->error());
+  EXPECT_EQ(reply->error_code(), 3u);
+}
+
+TEST_F(LinkSessionTest, ReservedMessagesAreRefusedIfAskedAndElseIgnored) {
+  const UniqueFd socket = Greeted();
+  const UniqueFd memory = TestMemory(4096, SealShrink());
+  const std::vector<std::byte> eight(8);
+  SendBytes(socket, FrameBytes(0x564C000A, 0, 1, 1, eight), {memory.get()});  // STATE
+  SendBytes(socket, FrameBytes(0x564C000A, 2, 1, 2, eight), {memory.get()});
+  const auto state = ReceiveFrame(socket);
+  ASSERT_TRUE(state.has_value());
+  EXPECT_EQ(state->seq, 2u);
+  EXPECT_EQ(state->error_code(), 2u);
+  EXPECT_THAT(state->error_text(), HasSubstr("STATE is not supported"));
+  SendBytes(socket, FrameBytes(0x564C0054, 0, 0, 3, eight));  // CLOSE, always answered
+  const auto close = ReceiveFrame(socket);
+  ASSERT_TRUE(close.has_value());
+  EXPECT_EQ(close->type, LinkType::kClose);
+  EXPECT_EQ(close->error_code(), 2u);
+  EXPECT_TRUE(harness_.status().connected);
+  EXPECT_EQ(harness_.status().frames_refused, 3u);
+}
+
+TEST_F(LinkSessionTest, SeventeenthPostIsAViolation) {
+  const UniqueFd socket = Greeted();  // not started: posts wait
+  std::vector<std::byte> post(264);
+  for (int i = 1; i <= 17; ++i) {
+    post[0] = static_cast<std::byte>(i);
+    ASSERT_TRUE(SendBytes(socket, FrameBytes(0x564C0021, 0, 0, 1, post)));
+  }
+  ExpectEnd(socket, "more than 16 posts");
+}
+
+TEST_F(LinkSessionTest, PostSequenceMustRise) {
+  const UniqueFd socket = Greeted();
+  std::vector<std::byte> post(264);
+  post[0] = std::byte{5};
+  SendBytes(socket, FrameBytes(0x564C0021, 0, 0, 1, post));
+  SendBytes(socket, FrameBytes(0x564C0021, 0, 0, 2, post));
+  ExpectEnd(socket, "POST 5 after POST 5");
+}
+
+TEST_F(LinkSessionTest, PostsToNobodyAreAcknowledgedAndDropped) {
+  TestVmm vmm(harness_.path());
+  ASSERT_TRUE(vmm.SetUp());
+  const std::vector<std::byte> contact = VmbusMessage(14, {0x40000, 0, 0, 0, 0, 0, 0, 0});
+  vmm.Post(contact, 5);                                                   // no such connection
+  EXPECT_TRUE(vmm.WaitForAck(vmm.Post(std::vector<std::byte>(250), 1)));  // longer than 240
+  EXPECT_FALSE(vmm.SlotIsFull());
+  EXPECT_EQ(harness_.status().bus->state, "disconnected");
+  vmm.Post(contact);
+  EXPECT_EQ(WordAt(vmm.TakeMessage(), 0), 15u);
+  EXPECT_EQ(harness_.status().bus->state, "connected");
+}
+
+TEST_F(LinkSessionTest, PostsWaitWhileTheGuestLeavesMessagesUntaken) {
+  const auto device = std::make_shared<FakeDevice>();
+  ASSERT_TRUE(harness_.Do([&](LinkServer& server) { return server.Add(device); }).ok());
+  TestVmm vmm(harness_.path());
+  ASSERT_TRUE(vmm.SetUp());
+  vmm.Post(VmbusMessage(14, {0x40000, 0, 0, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(WordAt(vmm.TakeMessage(), 0), 15u);
+  const uint64_t offers = vmm.Post(VmbusMessage(3, {}));  // an offer and its end: one waits
+  const uint64_t unload = vmm.Post(VmbusMessage(16, {}));
+  ASSERT_TRUE(vmm.WaitForAck(offers));
+  LinkSignalWire nobody{};
+  ASSERT_TRUE(vmm.Ask(LinkType::kSignal, WireBytes(nobody)));  // the post was seen before this
+  EXPECT_EQ(vmm.acknowledged(), offers);
+  EXPECT_EQ(WordAt(vmm.TakeMessage(), 0), 1u);
+  EXPECT_EQ(WordAt(vmm.TakeMessage(), 0), 4u);
+  EXPECT_TRUE(vmm.WaitForAck(unload));
+  EXPECT_EQ(WordAt(vmm.TakeMessage(), 0), 17u);
+}
+
+TEST_F(LinkSessionTest, EomFrameServesWhereNoAckDescriptorDoes) {
+  TestVmm vmm(harness_.path());
+  ASSERT_TRUE(vmm.SetUp());
+  // A message of somebody else's holds the slot; emptied without an ack.
+  std::byte* const slot = vmm.page(1) + 2 * 256;
+  slot[0] = std::byte{9};
+  vmm.Post(VmbusMessage(14, {0x40000, 0, 0, 0, 0, 0, 0, 0}));
+  ASSERT_TRUE(vmm.WaitForAck(1));
+  LinkSintWire eom{};
+  eom.sint = 2;
+  ASSERT_TRUE(vmm.Ask(LinkType::kEom, WireBytes(eom)));
+  EXPECT_EQ(slot[0], std::byte{9});
+  slot[0] = std::byte{0};
+  ASSERT_TRUE(vmm.Ask(LinkType::kEom, WireBytes(eom)));
+  EXPECT_EQ(WordAt(vmm.TakeMessage(), 0), 15u);
+}
+
+TEST_F(LinkSessionTest, WrongDescriptorForAnInterruptCostsOnlyItsMessages) {
+  const UniqueFd socket = Greeted();
+  const UniqueFd memory = TestMemory(64 * 4096, SealShrink());
+  SendBytes(socket, FrameBytes(kStart, 0, 0, 1, {}));
+  std::vector<std::byte> post(264);
+  post[0] = post[12] = post[16] = std::byte{1};
+  post[20] = std::byte{40};
+  post[24] = std::byte{14};
+  post[34] = std::byte{4};  // InitiateContact, 4.0
+  SendBytes(socket, FrameBytes(0x564C0021, 0, 0, 2, post));
+  std::optional<TestFrame> frame;
+  do {
+    frame = ReceiveFrame(socket);
+    ASSERT_TRUE(frame.has_value());
+  } while (frame->type != LinkType::kSintGet);
+  SendBytes(socket, FrameBytes(0x564C0030, 1, 1, frame->seq, {}), {memory.get()});
+  EXPECT_TRUE(harness_.WaitForStatus([](const LinkStatus& status) {
+    return status.last_error.find("not an eventfd") != std::string::npos;
+  }));
+  EXPECT_TRUE(harness_.status().connected);
+}
+
+TEST_F(LinkSessionTest, VmmThatReadsNothingIsNotReadEither) {
+  const UniqueFd socket = Greeted();
+  ASSERT_EQ(::fcntl(socket.get(), F_SETFL, O_NONBLOCK), 0);
+  const std::vector<std::byte> pause = FrameBytes(0x564C0005, 0, 0, 1, {});
+  uint64_t sent = 0;
+  // Both sockets fill: the answers' first, then ours. A frame may be cut there.
+  while (sent < 1'000'000) {
+    const ssize_t bytes = ::send(socket.get(), pause.data(), pause.size(), MSG_NOSIGNAL);
+    if (bytes == static_cast<ssize_t>(pause.size())) {
+      ++sent;
+      continue;
+    }
+    ASSERT_LT(bytes, 0);
+    // Each look at the status lets the link receive more, if it would.
+    const uint64_t received = harness_.status().frames_received;
+    bool moved = false;
+    for (int i = 0; i < 50 && !moved; ++i) moved = harness_.status().frames_received != received;
+    if (!moved) break;
+  }
+  EXPECT_LT(harness_.status().frames_received, sent + 1);  // and the HELLO
+  ASSERT_LT(sent, 1'000'000u);
+  for (uint64_t i = 0; i < sent; ++i) ASSERT_TRUE(ReceiveFrame(socket).has_value()) << i;
+}
+
+}  // namespace
+}  // namespace vmbfs::hyperv

@@ -1,0 +1,198 @@
+#include "hyperv/link/synic.h"
+
+#include <array>
+#include <atomic>
+#include <bit>
+
+#include "hyperv/link/event_fd.h"
+
+namespace vmbfs::hyperv {
+namespace {
+
+static_assert(std::endian::native == std::endian::little);
+
+constexpr uint64_t kRegisterEnabled = 1;
+constexpr uint64_t kRegisterPageMask = ~uint64_t{kPageBytes - 1};
+constexpr uint64_t kSintMasked = uint64_t{1} << 16;
+
+// Of a message slot, and of one source's event flags.
+constexpr size_t kSlotBytes = 256;
+constexpr size_t kSlotTypeOffset = 0;
+constexpr size_t kSlotLengthAndFlagsOffset = 4;  // u8 length, u8 flags, u16 reserved
+constexpr size_t kSlotSenderOffset = 8;
+constexpr size_t kSlotPayloadOffset = 16;
+constexpr uint32_t kSlotPendingFlag = 0x100;  // bit 0 of the flags, in that word
+
+// A guest's 32-bit word. Guest pages are page-aligned here, and offsets are
+// multiples of 4.
+std::atomic_ref<uint32_t> Word(std::byte* guest_page, size_t offset) {
+  return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(guest_page + offset));
+}
+
+void FillSlot(std::byte* guest_page, size_t slot, std::span<const std::byte> message,
+              bool more_waits) {
+  constexpr std::array<std::byte, sizeof(uint64_t)> kNoSender{};
+  CopyToGuest(guest_page + slot + kSlotSenderOffset, kNoSender.data(), kNoSender.size());
+  CopyToGuest(guest_page + slot + kSlotPayloadOffset, message.data(), message.size());
+  Word(guest_page, slot + kSlotLengthAndFlagsOffset)
+      .store(static_cast<uint32_t>(message.size()) | (more_waits ? kSlotPendingFlag : 0),
+             std::memory_order_relaxed);
+  Word(guest_page, slot + kSlotTypeOffset).store(kSynicVmbusMessageType, std::memory_order_release);
+}
+
+// Whether the slot is empty; if it is not, the guest is asked for an EOM.
+bool SlotIsEmpty(std::byte* guest_page, size_t slot) {
+  const std::atomic_ref<uint32_t> type = Word(guest_page, slot + kSlotTypeOffset);
+  if (type.load(std::memory_order_acquire) == 0) return true;
+  Word(guest_page, slot + kSlotLengthAndFlagsOffset)
+      .fetch_or(kSlotPendingFlag, std::memory_order_seq_cst);
+  // The guest empties the slot, fences, then looks at the flag: either it sees
+  // the flag and writes EOM, or the slot is seen empty here. Both accesses are
+  // sequentially consistent, which is the fence of our side.
+  return type.load(std::memory_order_seq_cst) == 0;
+}
+
+}  // namespace
+
+Synic::Synic(const GuestMemory& memory, uint32_t vp_count, RequestSint request_sint)
+    : memory_(memory), vp_count_(vp_count), request_sint_(std::move(request_sint)) {}
+
+void Synic::SetRunning(bool running) {
+  running_ = running;
+  DeliverAll();
+}
+
+void Synic::SetRegisters(uint32_t vp, const SynicRegisters& registers) {
+  Vp& state = vps_[vp];
+  state.registers = registers;
+  Resolve(state);
+  DeliverAll();
+}
+
+void Synic::MemoryChanged() {
+  for (auto& [number, vp] : vps_) Resolve(vp);
+  DeliverAll();
+}
+
+void Synic::Resolve(Vp& vp) {
+  const bool enabled = (vp.registers.scontrol & kRegisterEnabled) != 0;
+  const auto page_of = [&](uint64_t page_register) -> GuestRun {
+    if (!enabled || (page_register & kRegisterEnabled) == 0) return {};
+    absl::StatusOr<GuestRun> run = memory_.MapRange(page_register & kRegisterPageMask, kPageBytes);
+    return run.ok() ? *std::move(run) : GuestRun{};
+  };
+  vp.message_page = page_of(vp.registers.simp);
+  vp.event_flags_page = page_of(vp.registers.siefp);
+}
+
+bool Synic::Masked(const Vp& vp, uint8_t sint) const {
+  return sint == kSynicVmbusSint && (vp.registers.sint2 & kSintMasked) != 0;
+}
+
+void Synic::PostMessage(uint32_t vp, uint8_t sint, std::span<const std::byte> message) {
+  const SintKey key{vp, sint};
+  Sint& source = FindOrRequest(key);
+  source.messages.emplace_back(message.begin(), message.end());
+  ++queued_messages_;
+  Deliver(key, source);
+}
+
+void Synic::EndOfMessage(uint32_t vp, uint8_t sint) {
+  if (const auto found = sints_.find({vp, sint}); found != sints_.end()) {
+    Deliver(found->first, found->second);
+  }
+}
+
+void Synic::DeliverAll() {
+  for (auto& [key, sint] : sints_) Deliver(key, sint);
+}
+
+void Synic::Deliver(const SintKey& key, Sint& sint) {
+  if (!running_ || !sint.irq) return;
+  const auto found = vps_.find(key.first);
+  if (found == vps_.end() || Masked(found->second, key.second)) return;
+  std::byte* const guest_page = found->second.message_page.data;
+  if (guest_page == nullptr) return;
+  const size_t slot = key.second * kSlotBytes;
+  while (!sint.messages.empty() && SlotIsEmpty(guest_page, slot)) {
+    FillSlot(guest_page, slot, sint.messages.front(), sint.messages.size() > 1);
+    sint.messages.pop_front();
+    --queued_messages_;
+    NotifyEventFd(sint.irq);
+  }
+}
+
+void Synic::DropMessagesOf(Sint& sint) {
+  queued_messages_ -= sint.messages.size();
+  dropped_messages_ += sint.messages.size();
+  sint.messages.clear();
+}
+
+void Synic::DropMessages() {
+  for (auto& [key, sint] : sints_) DropMessagesOf(sint);
+}
+
+void Synic::Acquire(uint32_t vp, OnReady on_ready) {
+  Sint& sint = FindOrRequest({vp, kSynicVmbusSint});
+  ++sint.users;
+  if (sint.irq) {
+    on_ready(absl::OkStatus());
+  } else {
+    sint.waiting.push_back(std::move(on_ready));
+  }
+}
+
+void Synic::Release(uint32_t vp) {
+  const auto found = sints_.find({vp, kSynicVmbusSint});
+  if (found != sints_.end() && found->second.users > 0) --found->second.users;
+}
+
+void Synic::SignalEvent(uint32_t vp, uint16_t flag) {
+  if (!running_) return;
+  const auto state = vps_.find(vp);
+  const auto sint = sints_.find({vp, kSynicVmbusSint});
+  if (state == vps_.end() || sint == sints_.end() || !sint->second.irq) return;
+  std::byte* const guest_page = state->second.event_flags_page.data;
+  if (guest_page == nullptr || Masked(state->second, kSynicVmbusSint)) return;
+  const uint32_t bit = uint32_t{1} << (flag % 32);
+  const size_t word = kSynicVmbusSint * kSlotBytes + flag / 32 * sizeof(uint32_t);
+  const uint32_t before = Word(guest_page, word).fetch_or(bit, std::memory_order_seq_cst);
+  if ((before & bit) == 0) NotifyEventFd(sint->second.irq);
+}
+
+Synic::Sint& Synic::FindOrRequest(const SintKey& key) {
+  if (const auto found = sints_.find(key); found != sints_.end()) return found->second;
+  if (sints_.size() >= kIdleSintsMax) ForgetIdle();
+  Sint& sint = sints_[key];
+  request_sint_(key.first, key.second);
+  return sint;
+}
+
+// A guest may walk through all processors and sources; each costs descriptors.
+void Synic::ForgetIdle() {
+  std::erase_if(sints_, [](const auto& entry) {
+    const Sint& sint = entry.second;
+    return sint.irq && sint.users == 0 && sint.messages.empty();
+  });
+}
+
+void Synic::SintReady(uint32_t vp, uint8_t sint, UniqueFd irq, std::shared_ptr<void> ack) {
+  const auto found = sints_.find({vp, sint});
+  if (found == sints_.end()) return;
+  Sint& source = found->second;
+  source.irq = std::move(irq);
+  source.ack = std::move(ack);
+  for (const OnReady& on_ready : std::exchange(source.waiting, {})) on_ready(absl::OkStatus());
+  EndOfMessage(vp, sint);
+}
+
+void Synic::SintRefused(uint32_t vp, uint8_t sint, const absl::Status& reason) {
+  const auto found = sints_.find({vp, sint});
+  if (found == sints_.end()) return;
+  const std::vector<OnReady> waiting = std::move(found->second.waiting);
+  DropMessagesOf(found->second);
+  sints_.erase(found);
+  for (const OnReady& on_ready : waiting) on_ready(reason);
+}
+
+}  // namespace vmbfs::hyperv
