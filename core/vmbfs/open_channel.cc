@@ -1,0 +1,190 @@
+#include "core/vmbfs/open_channel.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "hyperv/guest_memory/guest_memory.h"
+
+namespace vmbfs {
+namespace {
+
+using Pieces = std::array<iovec, hyperv::MessagePipe::Space::kPiecesMax>;
+
+// The part of `from` that holds `bytes` at `offset`, written to `pieces`;
+// returns how many there are.
+size_t SlicePieces(std::span<const iovec> from, size_t offset, size_t bytes, Pieces& pieces) {
+  size_t count = 0;
+  for (const iovec& piece : from) {
+    if (offset >= piece.iov_len) {
+      offset -= piece.iov_len;
+      continue;
+    }
+    const size_t taken = std::min(bytes, piece.iov_len - offset);
+    if (taken == 0) break;
+    pieces[count++] = {static_cast<std::byte*>(piece.iov_base) + offset, taken};
+    bytes -= taken;
+    offset = 0;
+  }
+  return count;
+}
+
+}  // namespace
+
+// A read that waits for a disk. Shared by the job and its end, so that neither
+// needs the channel.
+struct OpenChannel::BlockingRead {
+  std::shared_ptr<const Backing> backing;  // keeps the file
+  FileRead read;
+  size_t done_bytes = 0;  // that lie in the ring already
+  absl::Status status;
+  std::array<std::byte, kReadBytesMax> data;
+
+  std::span<std::byte> rest() { return std::span(data).first(read.byte_count - done_bytes); }
+
+  void Do() {
+    const absl::StatusOr<size_t> count = read.file->ReadBlocking(read.offset + done_bytes, rest());
+    if (!count.ok()) {
+      status = count.status();
+    } else if (*count != rest().size()) {
+      status = absl::DataLossError("the file ended ahead of its size");
+    }
+  }
+};
+
+OpenChannel::OpenChannel(hyperv::MessagePipe pipe, std::shared_ptr<const Backing> backing,
+                         std::function<void()> wake, BlockingRunner& runner,
+                         VmbfsDeviceStatus& status)
+    : pipe_(std::move(pipe)),
+      session_(std::move(backing), status),
+      wake_(std::move(wake)),
+      runner_(runner),
+      status_(status) {}
+
+absl::StatusOr<bool> OpenChannel::Run() {
+  for (size_t looks = 0; looks < kTurnRequestsMax; ++looks) {
+    // Its end wakes us.
+    if (blocking_read_runs_) return false;
+
+    const absl::StatusOr<bool> room = HaveRoom();
+    if (!room.ok()) return room.status();
+    if (!*room) return false;
+
+    const absl::StatusOr<std::optional<std::span<std::byte>>> request = pipe_.Read(request_);
+    if (!request.ok()) return request.status();
+    if (!request->has_value()) {
+      const absl::StatusOr<bool> arrived = pipe_.ArmRead();
+      if (!arrived.ok()) return arrived.status();
+      if (!*arrived) return false;
+      continue;
+    }
+    if (absl::Status status = AnswerOne(**request); !status.ok()) return status;
+  }
+  return !blocking_read_runs_;
+}
+
+absl::StatusOr<bool> OpenChannel::HaveRoom() {
+  // A second look finds the room that was made while the guest was asked.
+  for (int look = 0; look < 2 && !room_.has_value(); ++look) {
+    const absl::StatusOr<std::optional<hyperv::MessagePipe::Space>> room =
+        pipe_.Reserve(kMessageBytesMax);
+    if (!room.ok()) return room.status();
+    if (room->has_value()) {
+      room_ = **room;
+      return true;
+    }
+    const absl::StatusOr<bool> made = pipe_.ArmWrite(kMessageBytesMax);
+    if (!made.ok()) return made.status();
+    if (!*made) return false;
+  }
+  return room_.has_value();
+}
+
+absl::Status OpenChannel::AnswerOne(std::span<const std::byte> request) {
+  const absl::StatusOr<Answer> answer = session_.Handle(request);
+  if (!answer.ok()) return answer.status();
+  if (const FileRead* read = std::get_if<FileRead>(&*answer)) {
+    AnswerRead(*read);
+  } else {
+    SendResponse(std::get<Response>(*answer));
+  }
+  return absl::OkStatus();
+}
+
+void OpenChannel::AnswerRead(const FileRead& read) {
+  Pieces pieces;
+  const size_t piece_count =
+      SlicePieces(room_->span(), sizeof(ReadFileResponseMessage), read.byte_count, pieces);
+  const absl::StatusOr<size_t> count =
+      read.file->ReadNow(read.offset, std::span<const iovec>(pieces).first(piece_count));
+  if (count.ok() && *count == read.byte_count) {
+    SendReadData(read.byte_count);
+  } else if (count.ok() || count.status().code() == absl::StatusCode::kUnavailable) {
+    StartBlockingRead(read, count.value_or(0));
+  } else {
+    SendHostError(count.status());
+  }
+}
+
+void OpenChannel::StartBlockingRead(const FileRead& read, size_t done_bytes) {
+  ++status_.blocking_reads;
+  blocking_read_runs_ = true;
+  const auto job = std::make_shared<BlockingRead>();
+  job->backing = session_.backing();
+  job->read = read;
+  job->done_bytes = done_bytes;
+  runner_.Run([job] { job->Do(); },
+              [job, channel = weak_from_this()] {
+                if (const auto open = channel.lock()) open->FinishBlockingRead(*job);
+              });
+}
+
+void OpenChannel::FinishBlockingRead(const BlockingRead& read) {
+  blocking_read_runs_ = false;
+  if (read.status.ok()) {
+    CopyIn(sizeof(ReadFileResponseMessage) + read.done_bytes,
+           std::span(read.data).first(read.read.byte_count - read.done_bytes));
+    SendReadData(read.read.byte_count);
+  } else {
+    SendHostError(read.status);
+  }
+  wake_();
+}
+
+void OpenChannel::CopyIn(size_t offset, std::span<const std::byte> bytes) {
+  Pieces pieces;
+  const size_t piece_count = SlicePieces(room_->span(), offset, bytes.size(), pieces);
+  for (const iovec& piece : std::span(pieces).first(piece_count)) {
+    hyperv::CopyToGuest(static_cast<std::byte*>(piece.iov_base), bytes.data(), piece.iov_len);
+    bytes = bytes.subspan(piece.iov_len);
+  }
+}
+
+void OpenChannel::SendResponse(const Response& response) {
+  CopyIn(0, response.bytes());
+  Send(response.bytes().size());
+}
+
+void OpenChannel::SendReadData(size_t byte_count) {
+  const Response header = Response::ReadFile(FileStatus::kSuccess);
+  CopyIn(0, header.bytes());
+  status_.bytes_read += byte_count;
+  Send(header.bytes().size() + byte_count);
+}
+
+void OpenChannel::SendHostError(const absl::Status& error) {
+  ++status_.host_errors;
+  status_.last_host_error = std::string(error.message());
+  SendResponse(Response::ReadFile(FileStatus::kError));
+}
+
+// The answer is published before its request is given up, so that at any
+// moment one of the two is in a ring.
+void OpenChannel::Send(size_t bytes) {
+  room_.reset();
+  pipe_.Send(bytes);
+  pipe_.Consume();
+}
+
+}  // namespace vmbfs

@@ -1,0 +1,78 @@
+// A vmbfs channel while a guest has it open: requests in, answers out.
+//
+// Trust: messages, and when the guest reads and writes its rings, are the
+// guest's. Rules: README.md.
+
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/vmbfs/session.h"
+#include "core/vmbfs/vmbfs_device.h"
+#include "core/vmbfs/vmbfs_status.h"
+#include "hyperv/pipe/message_pipe.h"
+
+namespace vmbfs {
+
+// Room for an answer is reserved before a request is taken, and kept until the
+// answer is sent: a request that was taken is answered without waiting for the
+// guest. Answers go out in the order of the requests.
+//
+// Thread safety: the VM's strand.
+// Ownership: held by one shared_ptr; a blocking read holds a weak one, so the
+// channel may go while the read runs.
+// Bounds: one request and at most one blocking read at a time; a turn ends
+// after kTurnRequestsMax requests, which is also the bound on its bytes.
+class OpenChannel : public std::enable_shared_from_this<OpenChannel> {
+ public:
+  static constexpr size_t kTurnRequestsMax = 16;
+  static_assert(kTurnRequestsMax * kMessageBytesMax <= 256 << 10);
+
+  // REQUIRES: messages of kMessageBytesMax fit the pipe; `runner` and `status`
+  // outlive the channel.
+  OpenChannel(hyperv::MessagePipe pipe, std::shared_ptr<const Backing> backing,
+              std::function<void()> wake, BlockingRunner& runner, VmbfsDeviceStatus& status);
+
+  // As ChannelDevice::Run.
+  absl::StatusOr<bool> Run();
+
+  const Session& session() const { return session_; }
+
+ private:
+  struct BlockingRead;
+
+  // Whether room for any answer is reserved; if not, the guest was asked to
+  // signal when it has made room.
+  absl::StatusOr<bool> HaveRoom();
+
+  // Answers one request, or starts the blocking read that it needs.
+  absl::Status AnswerOne(std::span<const std::byte> request);
+  void AnswerRead(const FileRead& read);
+  void StartBlockingRead(const FileRead& read, size_t done_bytes);
+  void FinishBlockingRead(const BlockingRead& read);
+
+  // Copies `bytes` into the reserved room; sends what lies there.
+  void CopyIn(size_t offset, std::span<const std::byte> bytes);
+  void SendResponse(const Response& response);
+  void SendReadData(size_t byte_count);
+  void SendHostError(const absl::Status& error);
+  void Send(size_t bytes);
+
+  hyperv::MessagePipe pipe_;
+  Session session_;
+  const std::function<void()> wake_;
+  BlockingRunner& runner_;
+  VmbfsDeviceStatus& status_;
+  std::optional<hyperv::MessagePipe::Space> room_;  // for kMessageBytesMax
+  bool blocking_read_runs_ = false;
+  std::array<std::byte, kMessageBytesMax> request_;
+};
+
+}  // namespace vmbfs

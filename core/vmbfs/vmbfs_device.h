@@ -1,0 +1,57 @@
+// The vmbfs device of a VM: a channel device that answers from a backing.
+//
+// Trust: messages are the guest's. Rules: shared/specs/vmbfs.md, README.md.
+
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "core/backing/backing.h"
+#include "core/vmbfs/vmbfs_status.h"
+#include "hyperv/channel/channel_device.h"
+#include "hyperv/guid/guid.h"
+
+namespace vmbfs {
+
+// Runs blocking work elsewhere and brings its end back.
+//
+// Thread safety: called on a VM's strand.
+class BlockingRunner {
+ public:
+  virtual ~BlockingRunner() = default;
+  // Runs `work` on a thread that may wait, then `done` on the strand this
+  // runner was made for. Both are destroyed on the strand or after it ended.
+  virtual void Run(std::function<void()> work, std::function<void()> done) = 0;
+};
+
+extern const hyperv::Guid kVmbfsInterfaceId;
+extern const hyperv::Guid kImcInstanceId;
+extern const hyperv::Guid kBootInstanceId;
+
+// Thread safety: the VM's strand.
+// Swaps: SetBacking changes what the next open gets; an open channel keeps
+// reading what it opened with.
+class VmbfsDevice final : public hyperv::ChannelDevice {
+ public:
+  // REQUIRES: backing is not null; runner outlives the device.
+  VmbfsDevice(const hyperv::Guid& instance_id, std::shared_ptr<const Backing> backing,
+              BlockingRunner& runner);
+  ~VmbfsDevice() override;
+
+  void SetBacking(std::shared_ptr<const Backing> backing);
+  // What the open channel reads; null when none is open.
+  std::shared_ptr<const Backing> active() const;
+  VmbfsDeviceStatus status() const;
+
+  const hyperv::ChannelOffer& offer() const override;
+  absl::Status Open(std::unique_ptr<hyperv::Channel> channel, std::function<void()> wake) override;
+  absl::StatusOr<bool> Run() override;
+  void Close() override;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace vmbfs
