@@ -1,0 +1,42 @@
+// The tables of the state database. Constants only.
+
+#pragma once
+
+namespace vmbfs::state {
+
+// Stored in PRAGMA user_version. A program refuses a database of a later one.
+inline constexpr int kSchemaVersion = 1;
+
+// STRICT tables hold the types they declare. `revisions` has one row, the last
+// revision given; it only rises, also when what had it is gone.
+inline constexpr char kCreateSchema[] = R"sql(
+  CREATE TABLE revisions (
+    id   INTEGER PRIMARY KEY CHECK (id = 1),
+    last INTEGER NOT NULL
+  ) STRICT;
+  INSERT INTO revisions (id, last) VALUES (1, 0);
+
+  CREATE TABLE vms (
+    name           TEXT PRIMARY KEY NOT NULL,
+    owner_uid      INTEGER,
+    create_time_us INTEGER NOT NULL,
+    revision       INTEGER NOT NULL
+  ) STRICT, WITHOUT ROWID;
+
+  CREATE TABLE attachments (
+    vm             TEXT NOT NULL REFERENCES vms (name) ON DELETE CASCADE,
+    device         TEXT NOT NULL,
+    source_kind    TEXT NOT NULL,
+    sha256         TEXT NOT NULL,
+    size_bytes     INTEGER NOT NULL,
+    file_name      TEXT NOT NULL,
+    create_time_us INTEGER NOT NULL,
+    update_time_us INTEGER NOT NULL,
+    revision       INTEGER NOT NULL,
+    PRIMARY KEY (vm, device)
+  ) STRICT, WITHOUT ROWID;
+
+  PRAGMA user_version = 1;
+)sql";
+
+}  // namespace vmbfs::state
