@@ -1,0 +1,46 @@
+// What each command does, once its arguments are known.
+
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <iosfwd>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "grpc/client/client.h"
+#include "tools/vmbfsctl/output.h"
+
+namespace vmbfs::ctl {
+
+struct Context {
+  rpc::Client& client;
+  Format format;
+  std::chrono::milliseconds timeout;
+  std::ostream& out;
+  std::ostream& err;
+};
+
+// The arguments of all commands; each uses some.
+struct Arguments {
+  std::string vm;
+  std::string device;
+  std::string file;
+  std::string name;  // what the guest sees; empty: the file's own
+  std::string path;
+  std::optional<uint32_t> owner_uid;
+  int32_t depth = 1;
+  bool force = false;
+};
+
+absl::Status CreateVm(const Arguments& arguments, const Context& context);
+absl::Status GetVm(const Arguments& arguments, const Context& context);
+absl::Status ListVms(const Arguments& arguments, const Context& context);
+absl::Status DeleteVm(const Arguments& arguments, const Context& context);
+absl::Status Attach(const Arguments& arguments, const Context& context);
+absl::Status Swap(const Arguments& arguments, const Context& context);
+absl::Status Detach(const Arguments& arguments, const Context& context);
+absl::Status Inspect(const Arguments& arguments, const Context& context);
+
+}  // namespace vmbfs::ctl
