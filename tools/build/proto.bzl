@@ -53,13 +53,15 @@ def vmbfs_cc_proto_library(name, srcs, grpc = False, deps = [], import_root = "p
         **kwargs
     )
 
-def debian_cc_proto_library(name, proto, grpc = False, **kwargs):
+def debian_cc_proto_library(name, proto, grpc = False, compiled_in = None, **kwargs):
     """Generates and compiles C++ for one file of Debian's package grpc-proto.
 
     Args:
       name: of the cc_library; the header is included by the file's own path.
       proto: the file, below /usr/share/grpc-proto.
       grpc: whether services get gRPC stubs too.
+      compiled_in: the library that has the file's code already, where there is
+        one: then only the headers are made (a program must not have it twice).
       **kwargs: passed to the cc_library.
     """
     stem = proto[:-len(".proto")]
@@ -84,11 +86,12 @@ def debian_cc_proto_library(name, proto, grpc = False, **kwargs):
     )
     native.cc_library(
         name = name,
-        srcs = sources,
+        srcs = [] if compiled_in else sources,
         hdrs = headers,
         # Generated code: our warnings do not apply to it.
         copts = ["-w"],
         strip_include_prefix = "/" + native.package_name(),
-        deps = ["@debian//:protobuf"] + (["@debian//:grpcpp"] if grpc else []),
+        deps = ["@debian//:protobuf"] + (["@debian//:grpcpp"] if grpc else []) +
+               ([compiled_in] if compiled_in else []),
         **kwargs
     )
