@@ -39,8 +39,13 @@ void TakeDescriptors(msghdr& message, std::vector<UniqueFd>& descriptors) {
 absl::Status WouldBlock() { return absl::UnavailableError("would block"); }
 bool IsWouldBlock(const absl::Status& status) { return absl::IsUnavailable(status); }
 
+// How a connection ends in the ordinary way: no error.
+absl::Status Closed() { return absl::CancelledError("the VMM closed the connection"); }
+
 absl::Status SystemError(const char* what) {
   if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) return WouldBlock();
+  // What we sent last was not read any more.
+  if (errno == ECONNRESET || errno == EPIPE) return Closed();
   return absl::AbortedError(absl::StrCat(what, ": ", std::strerror(errno)));
 }
 
@@ -175,7 +180,7 @@ absl::StatusOr<size_t> LinkConnection::ReceiveBytes(std::span<std::byte> to) {
   if (header_received_ != 0 && frame_.descriptors.size() != descriptors_before) {
     return absl::InvalidArgumentError("descriptors came elsewhere than with a header's first byte");
   }
-  if (bytes == 0) return absl::CancelledError("the VMM closed the connection");
+  if (bytes == 0) return Closed();
   return static_cast<size_t>(bytes);
 }
 

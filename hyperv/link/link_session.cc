@@ -33,7 +33,7 @@ LinkSession::LinkSession(const boost::asio::any_io_executor& executor,
 
 void LinkSession::End(const absl::Status& reason) {
   if (std::exchange(ended_, true)) return;
-  NoteError(std::string(reason.message()));
+  if (!absl::IsCancelled(reason)) NoteError(std::string(reason.message()));
   if (channels_) channels_->CloseAll();
   connection_->Close();
   bus_.reset();

@@ -29,14 +29,12 @@ std::atomic_ref<uint32_t> Word(std::byte* guest_page, size_t offset) {
   return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(guest_page + offset));
 }
 
-void FillSlot(std::byte* guest_page, size_t slot, std::span<const std::byte> message,
-              bool more_waits) {
+void FillSlot(std::byte* guest_page, size_t slot, std::span<const std::byte> message) {
   constexpr std::array<std::byte, sizeof(uint64_t)> kNoSender{};
   CopyToGuest(guest_page + slot + kSlotSenderOffset, kNoSender.data(), kNoSender.size());
   CopyToGuest(guest_page + slot + kSlotPayloadOffset, message.data(), message.size());
   Word(guest_page, slot + kSlotLengthAndFlagsOffset)
-      .store(static_cast<uint32_t>(message.size()) | (more_waits ? kSlotPendingFlag : 0),
-             std::memory_order_relaxed);
+      .store(static_cast<uint32_t>(message.size()), std::memory_order_relaxed);
   Word(guest_page, slot + kSlotTypeOffset).store(kSynicVmbusMessageType, std::memory_order_release);
 }
 
@@ -114,8 +112,9 @@ void Synic::Deliver(const SintKey& key, Sint& sint) {
   std::byte* const guest_page = found->second.message_page.data;
   if (guest_page == nullptr) return;
   const size_t slot = key.second * kSlotBytes;
+  // A second message behind the first finds the slot full and marks it.
   while (!sint.messages.empty() && SlotIsEmpty(guest_page, slot)) {
-    FillSlot(guest_page, slot, sint.messages.front(), sint.messages.size() > 1);
+    FillSlot(guest_page, slot, sint.messages.front());
     sint.messages.pop_front();
     --queued_messages_;
     NotifyEventFd(sint.irq);

@@ -2,12 +2,14 @@
 // it waits for: in every order of their steps, somebody notices.
 //
 // Two threads walk over many rings at the same time, one step a ring, so that
-// their steps often fall on each other.
+// their steps often fall on each other. A wrong order shows sooner or later, on
+// a busy machine later.
 
 #include <gtest/gtest.h>
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <thread>
 #include <tuple>
@@ -20,8 +22,8 @@
 namespace vmbfs::hyperv {
 namespace {
 
-constexpr size_t kRings = 128;
-constexpr uint32_t kRounds = 3000;
+constexpr size_t kRings = 512;
+constexpr std::chrono::milliseconds kRaceTime{1000};
 
 // Where two threads wait for each other.
 class Barrier {
@@ -34,7 +36,7 @@ class Barrier {
       return;
     }
     for (int spins = 0; round_ == round; ++spins) {
-      if (spins > 20'000) std::this_thread::yield();
+      if (spins > 2000) std::this_thread::yield();
     }
   }
 
@@ -42,6 +44,13 @@ class Barrier {
   std::atomic<uint32_t> arrived_ = 0;
   std::atomic<uint32_t> round_ = 0;
 };
+
+// A delay of a few nanoseconds, so that the threads pass each other.
+void Pause(size_t step) {
+  for (std::atomic<size_t> left = step % 8; left != 0;) {
+    left.store(left - 1, std::memory_order_relaxed);
+  }
+}
 
 // Both sides of one ring, and what each of them was told.
 struct Contended {
@@ -72,21 +81,32 @@ void Race(InterruptMasking masking, Prepare prepare, Signaller signaller, Sleepe
   std::vector<std::unique_ptr<Contended>> rings;
   for (size_t i = 0; i < kRings; ++i) rings.push_back(std::make_unique<Contended>(masking));
   Barrier barrier;
+  std::atomic<bool> stop = false;
   std::thread second([&] {
-    for (uint32_t round = 0; round < kRounds; ++round) {
+    for (size_t round = 0;; ++round) {
       barrier.Meet();
-      for (const auto& ring : rings) ring->signalled = signaller(*ring);
+      if (stop) return;
+      for (size_t i = 0; i < kRings; ++i) {
+        Pause(i + round);
+        rings[i]->signalled = signaller(*rings[i]);
+      }
       barrier.Meet();
     }
   });
   size_t lost = 0;
-  for (uint32_t round = 0; round < kRounds; ++round) {
+  const auto end = std::chrono::steady_clock::now() + kRaceTime;
+  while (std::chrono::steady_clock::now() < end) {
     for (const auto& ring : rings) prepare(*ring);
     barrier.Meet();
-    for (const auto& ring : rings) ring->seen = sleeper(*ring);
+    for (size_t i = 0; i < kRings; ++i) {
+      Pause(i * 3);
+      rings[i]->seen = sleeper(*rings[i]);
+    }
     barrier.Meet();
     for (const auto& ring : rings) lost += !ring->signalled && !ring->seen;
   }
+  stop = true;
+  barrier.Meet();
   second.join();
   EXPECT_EQ(lost, 0u);
 }

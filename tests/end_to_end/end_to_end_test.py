@@ -250,6 +250,7 @@ class Outputs(EndToEnd):
         tree = self.daemon.ctl("inspect", "vms/web-7", "--depth", "4").stdout.decode()
         for part in ("link", "bus", "channels", "devices", "bytes_read"):
             self.assertIn(part, tree)
+        self.assertRegex(tree, r"last_error:\s*\n", "a guest that went away is no error")
         shallow = self.daemon.ctl("inspect", "--depth", "1").stdout.decode()
         self.assertNotIn("bytes_read", shallow)
 
