@@ -18,7 +18,9 @@
 #include "core/host/host_fixture.h"
 #include "core/host/host_impl.h"
 #include "core/state/state_store.h"
+#include "core/vmbfs/vmbfs_device.h"
 #include "hyperv/file_descriptor/unique_fd.h"
+#include "hyperv/guest/guest.h"
 
 namespace vmbfs {
 namespace {
@@ -133,6 +135,26 @@ TEST_F(HostFaultTest, ChangesThatAreNotStoredChangeNothing) {
   EXPECT_THAT(Seen("vms/web-7/devices/imc/wanted"), HasSubstr(old_content.sha256));
   EXPECT_EQ(Seen("vms/web-7/devices/boot"), "");
   EXPECT_TRUE(CanConnect(LinkOf("web-7")));
+}
+
+TEST_F(HostFaultTest, DeviceWhoseRemovalIsNotStoredCanBeOpened) {
+  StartOverFaultyStore();
+  const auto vm = host_->CreateVm("web-7", std::nullopt);
+  ASSERT_TRUE(host_->Attach("web-7", DeviceKind::kImc, Upload("hive")).ok());
+  hyperv::GuestOptions options;
+  options.socket_path = vm->link_path;
+  const auto guest = hyperv::Guest::Start(options);
+  ASSERT_TRUE(guest.ok()) << guest.status();
+  ASSERT_TRUE((*guest)->Connect().ok());
+  const auto offer = (*guest)->WaitForOffer(kVmbfsInterfaceId, kImcInstanceId);
+  ASSERT_TRUE(offer.ok()) << offer.status();
+  broken_ = true;
+  ExpectStoreFailed(host_->Detach("web-7", DeviceKind::kImc, false, ""));
+  auto channel = (*guest)->Open(*offer);
+  ASSERT_TRUE(channel.ok()) << channel.status();
+  ASSERT_TRUE((*guest)->Close(*std::move(channel)).ok());
+  ExpectStoreFailed(host_->DeleteVm("web-7", false, ""));
+  EXPECT_TRUE((*guest)->Open(*offer).ok());
 }
 
 TEST_F(HostFaultTest, TimesComeFromTheClock) {

@@ -47,7 +47,8 @@ struct AttachmentRecord {
 //
 // Thread safety: any thread; calls wait for the disk.
 // Errors, of all calls: kInternal with the store's own reason,
-// kResourceExhausted when the disk is full.
+// kResourceExhausted when the disk is full, kDataLoss when the database is
+// damaged.
 class StateStore {
  public:
   struct Contents {
