@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
 #include "core/host/host.h"
 #include "google/rpc/error_details.pb.h"
@@ -88,7 +89,7 @@ absl::Status FieldError(std::string_view field, std::string_view reason, std::st
 
 absl::Status AboutField(absl::Status status, std::string_view field) {
   if (status.code() == absl::StatusCode::kInvalidArgument && !status.GetPayload(kFieldUrl)) {
-    status.SetPayload(kFieldUrl, absl::Cord(std::string(field)));
+    status.SetPayload(kFieldUrl, absl::Cord(absl::string_view(field.data(), field.size())));
   }
   return status;
 }

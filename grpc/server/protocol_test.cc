@@ -1,5 +1,5 @@
 // What the server does at the level of gRPC: details of errors, health,
-// reflection, limits, cancelling and ending.
+// reflection and limits.
 
 #include <gmock/gmock.h>
 #include <google/protobuf/descriptor.pb.h>
@@ -7,30 +7,19 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
-#include <filesystem>
-#include <fstream>
-#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
-#include "grpc/blobs/blob_service.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
 #include "grpc/server/test_server.h"
-#include "vmbfs/v1/blob.grpc.pb.h"
 #include "vmbfs/v1/vm.grpc.pb.h"
 
 namespace vmbfs::rpc {
@@ -54,16 +43,6 @@ std::shared_ptr<::grpc::Channel> ChannelTo(const TestServer& server,
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   return ::grpc::CreateCustomChannel(server.address(), ::grpc::InsecureChannelCredentials(),
                                      arguments);
-}
-
-// Whether `condition` came true within 10 s.
-bool Eventually(const std::function<bool()>& condition) {
-  const auto end = std::chrono::steady_clock::now() + seconds(10);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(milliseconds(5));
-  }
-  return true;
 }
 
 ::grpc::Status GetVm(v1::VmService::Stub& stub, const std::string& name) {
@@ -284,160 +263,6 @@ TEST(Limits, ClientIsSentAwayForPingsBelowTheIntervalOnly) {
   EXPECT_TRUE(OutlivesPings(milliseconds(500)));
   EXPECT_FALSE(OutlivesPings(milliseconds(60'000)));
   EXPECT_LE(ServerOptions().client_ping_interval_min, seconds(10));
-}
-
-class UploadStreamTest : public testing::Test {
- protected:
-  UploadStreamTest() : stub_(v1::BlobService::NewStub(ChannelTo(server_))) {}
-
-  static v1::UploadBlobRequest Options(int64_t size_bytes) {
-    v1::UploadBlobRequest message;
-    message.mutable_options()->set_size_bytes(size_bytes);
-    return message;
-  }
-  static v1::UploadBlobRequest Chunk(const std::string& bytes) {
-    v1::UploadBlobRequest message;
-    message.set_chunk(bytes);
-    return message;
-  }
-
-  // Sends the messages and returns how the call ended.
-  ::grpc::Status Send(const std::vector<v1::UploadBlobRequest>& messages) {
-    ClientContext context;
-    v1::Blob blob;
-    const auto writer = stub_->UploadBlob(&context, &blob);
-    for (const v1::UploadBlobRequest& message : messages) {
-      if (!writer->Write(message)) break;
-    }
-    writer->WritesDone();
-    return writer->Finish();
-  }
-
-  TestServer server_;
-  std::unique_ptr<v1::BlobService::Stub> stub_;
-};
-
-TEST_F(UploadStreamTest, MessagesOutOfOrderAreRefused) {
-  for (const auto& messages :
-       std::vector<std::vector<v1::UploadBlobRequest>>{{},
-                                                       {v1::UploadBlobRequest()},
-                                                       {Chunk("abc"), Options(3)},
-                                                       {Options(3), Options(3), Chunk("abc")},
-                                                       {Options(3), Chunk(""), Chunk("abc")}}) {
-    EXPECT_EQ(Send(messages).error_code(), StatusCode::INVALID_ARGUMENT);
-  }
-  EXPECT_EQ(server_.host().blob_count(), 0u);
-  EXPECT_TRUE(Send({Options(3), Chunk("a"), Chunk("bc")}).ok());
-  EXPECT_TRUE(Send({Options(0)}).ok());
-  EXPECT_EQ(server_.host().blob_count(), 2u);
-}
-
-TEST_F(UploadStreamTest, CancelRemovesWhatHadCome) {
-  ClientContext context;
-  v1::Blob blob;
-  const auto writer = stub_->UploadBlob(&context, &blob);
-  ASSERT_TRUE(writer->Write(Options(6)));
-  ASSERT_TRUE(writer->Write(Chunk("abc")));
-  ASSERT_TRUE(Eventually([&] { return server_.host().uploads_under_way() == 1; }));
-  context.TryCancel();
-  EXPECT_EQ(writer->Finish().error_code(), StatusCode::CANCELLED);
-  EXPECT_TRUE(Eventually([&] { return server_.host().uploads_under_way() == 0; }));
-  EXPECT_EQ(server_.host().blob_count(), 0u);
-}
-
-TEST_F(UploadStreamTest, UploadsBeyondTheBoundAreRefusedAndTakenAgainLater) {
-  std::vector<std::unique_ptr<ClientContext>> contexts;
-  std::vector<std::unique_ptr<::grpc::ClientWriter<v1::UploadBlobRequest>>> writers;
-  v1::Blob blob;
-  for (int i = 0; i < kUploadsMax; ++i) {
-    contexts.push_back(std::make_unique<ClientContext>());
-    writers.push_back(stub_->UploadBlob(contexts.back().get(), &blob));
-    ASSERT_TRUE(writers.back()->Write(Options(3)));
-  }
-  ASSERT_TRUE(Eventually([&] { return server_.host().uploads_under_way() == kUploadsMax; }));
-  const ::grpc::Status refused = Send({Options(3), Chunk("abc")});
-  EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_EQ(DetailOf<google::rpc::ErrorInfo>(refused).reason(), "SERVER_BUSY");
-  for (const auto& context : contexts) context->TryCancel();
-  for (const auto& writer : writers) writer->Finish();
-  EXPECT_TRUE(Eventually([&] { return Send({Options(3), Chunk("abc")}).ok(); }));
-}
-
-TEST(Ending, OpenUploadIsCancelledAfterTheGivenTime) {
-  ServerOptions options;
-  options.shutdown_max = milliseconds(100);
-  TestServer server(options);
-  const auto stub = v1::BlobService::NewStub(ChannelTo(server));
-  ClientContext context;
-  v1::Blob blob;
-  const auto writer = stub->UploadBlob(&context, &blob);
-  v1::UploadBlobRequest first;
-  first.mutable_options()->set_size_bytes(3);
-  ASSERT_TRUE(writer->Write(first));
-  ASSERT_TRUE(Eventually([&] { return server.host().uploads_under_way() == 1; }));
-  const auto begin = std::chrono::steady_clock::now();
-  server.Stop();
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, seconds(4));
-  EXPECT_EQ(server.host().uploads_under_way(), 0);
-  EXPECT_FALSE(writer->Finish().ok());
-  EXPECT_FALSE(std::filesystem::exists(server.socket_path()));
-}
-
-class SocketTest : public testing::Test {
- protected:
-  // A socket at `path` that listens, or not.
-  int Bind(const std::filesystem::path& path, bool listen) {
-    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    path.native().copy(address.sun_path, sizeof address.sun_path - 1);
-    EXPECT_EQ(::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-    if (listen) {
-      EXPECT_EQ(::listen(fd, 1), 0);
-    }
-    return fd;
-  }
-
-  absl::StatusOr<std::unique_ptr<Server>> StartAt(const std::filesystem::path& path) {
-    ServerOptions options;
-    options.socket_path = path;
-    return Server::Start(server_.host(), options);
-  }
-
-  TestServer server_;
-};
-
-TEST_F(SocketTest, IsItsOwnersAlone) {
-  struct stat found{};
-  ASSERT_EQ(::stat(server_.socket_path().c_str(), &found), 0);
-  EXPECT_TRUE(S_ISSOCK(found.st_mode));
-  EXPECT_EQ(found.st_mode & 0777, 0600u);
-}
-
-TEST_F(SocketTest, LiveOneIsNotTakenOver) {
-  const auto second = StartAt(server_.socket_path());
-  EXPECT_TRUE(absl::IsFailedPrecondition(second.status())) << second.status();
-  const auto stub = v1::VmService::NewStub(ChannelTo(server_));
-  EXPECT_EQ(GetVm(*stub, "vms/web").error_code(), StatusCode::NOT_FOUND);
-  const int foreign = Bind(server_.folder() / "foreign.sock", /*listen=*/true);
-  EXPECT_TRUE(absl::IsFailedPrecondition(StartAt(server_.folder() / "foreign.sock").status()));
-  ::close(foreign);
-}
-
-TEST_F(SocketTest, StaleOneIsReplaced) {
-  const std::filesystem::path path = server_.folder() / "stale.sock";
-  ::close(Bind(path, /*listen=*/false));
-  const auto started = StartAt(path);
-  EXPECT_TRUE(started.ok()) << started.status();
-}
-
-TEST_F(SocketTest, OtherFilesAndImpossiblePathsAreRefused) {
-  const std::filesystem::path file = server_.folder() / "file";
-  std::ofstream(file) << "precious";
-  EXPECT_TRUE(absl::IsFailedPrecondition(StartAt(file).status()));
-  EXPECT_EQ(std::filesystem::file_size(file), 8u);
-  EXPECT_TRUE(absl::IsInvalidArgument(StartAt(server_.folder() / std::string(100, 'x')).status()));
-  EXPECT_TRUE(absl::IsInternal(StartAt(server_.folder() / "no" / "admin.sock").status()));
 }
 
 }  // namespace
