@@ -1,8 +1,10 @@
 #include "hyperv/guest_memory/guest_memory.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -76,6 +78,15 @@ absl::Status CheckFile(const MemoryRegionDescription& region, int fd) {
   struct stat file{};
   if (::fstat(fd, &file) != 0 || !S_ISREG(file.st_mode)) {
     return Refuse(region, "its descriptor is no regular file");
+  }
+  // In huge pages only whole ones can be mapped, and unmapped again.
+  struct statfs file_system{};
+  if (::fstatfs(fd, &file_system) != 0) return Refuse(region, "its file system has no answer");
+  const auto block_bytes = static_cast<uint64_t>(file_system.f_bsize);
+  if (file_system.f_type == HUGETLBFS_MAGIC &&
+      (region.file_offset % block_bytes != 0 || region.bytes % block_bytes != 0)) {
+    return Refuse(region, absl::StrCat("its memfd has pages of ", block_bytes,
+                                       " bytes; size and file offset must be multiples of that"));
   }
   const auto file_bytes = static_cast<uint64_t>(file.st_size);
   if (region.file_offset > file_bytes || region.bytes > file_bytes - region.file_offset) {
