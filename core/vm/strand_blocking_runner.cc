@@ -58,7 +58,10 @@ void StrandBlockingRunner::Run(std::function<void()> work, std::function<void()>
   if (state_->running < kJobsMax) {
     state_->Start(std::move(job));
   } else {
-    if (state_->waiting.size() == kWaitingMax) state_->waiting.pop_front();
+    if (state_->waiting.size() == kWaitingMax) {
+      boost::asio::post(state_->strand, std::move(state_->waiting.front().done));
+      state_->waiting.pop_front();
+    }
     state_->waiting.push_back(std::move(job));
   }
 }

@@ -19,8 +19,8 @@ namespace vmbfs {
 // Bounds: kJobsMax jobs of one VM are on the pool at a time, so that no guest
 // takes the pool away from the others. kWaitingMax more wait for their turn. An
 // open channel has one job at most, so it takes a guest that opens and closes in
-// a loop, over a disk that hangs, to go beyond: the job that waits longest, of a
-// channel closed long ago, is then forgotten and its end never comes.
+// a loop, over a disk that hangs, to go beyond: the job that waits longest then
+// ends without its work.
 class StrandBlockingRunner final : public BlockingRunner {
  public:
   static constexpr size_t kJobsMax = 2;

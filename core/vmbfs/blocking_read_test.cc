@@ -4,7 +4,10 @@
 
 #include <array>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "core/vmbfs/device_fixture.h"
@@ -31,6 +34,7 @@ class BlockingReadTest : public DeviceTest {
   void FinishRead() {
     runner_.DoWork();
     runner_.DoDone();
+    RunDevice();
   }
 
   const Bytes content_ = Pattern(40000);
@@ -42,6 +46,9 @@ TEST_F(BlockingReadTest, WhatIsNotAtHandIsReadElsewhereAndAnswered) {
   runner_.DoWork();
   EXPECT_EQ(Receive(), std::nullopt);
   runner_.DoDone();
+  // Outside its turns the device touches no ring: the VM may be paused.
+  EXPECT_EQ(Receive(), std::nullopt);
+  RunDevice();
   EXPECT_EQ(Receive(), ReadAnswerBytes(0, Range(content_, 5, 12276)));
   EXPECT_EQ(device_->status().blocking_reads, 1u);
   EXPECT_EQ(device_->status().bytes_read, 12276u);
@@ -80,7 +87,8 @@ TEST_F(BlockingReadTest, NoRequestIsTakenWhileAReadWaitsAndOrderIsKept) {
 
   // The end of the read wakes the device by itself.
   host_awake_ = false;
-  FinishRead();
+  runner_.DoWork();
+  runner_.DoDone();
   EXPECT_TRUE(host_awake_);
   RunDevice();
   EXPECT_EQ(Receive(), ReadAnswerBytes(0, Range(content_, 0, 10)));
@@ -119,7 +127,8 @@ TEST_F(BlockingReadTest, TheFileLivesAsLongAsItsReadRuns) {
   Close();
   device_.reset();
   EXPECT_FALSE(watch.expired());
-  FinishRead();
+  runner_.DoWork();
+  runner_.DoDone();
   EXPECT_TRUE(watch.expired());
 }
 
@@ -143,6 +152,25 @@ TEST_F(BlockingReadTest, AReadThatFailsGetsStatus3AndTheChannelGoesOn) {
   EXPECT_EQ(Exchange(InfoBytes(u"imc.hiv")), InfoAnswer(0, 0, 40000));
 }
 
+TEST_F(BlockingReadTest, AReadThatTheRunnerGaveUpGetsStatus3) {
+  StartRead(100, 0);
+  runner_.DoDone();
+  RunDevice();
+  EXPECT_EQ(Receive(), ReadAnswerBytes(3));
+}
+
+TEST_F(BlockingReadTest, WhatIsAnsweredWithStatus3IsReported) {
+  std::vector<std::string> reasons;
+  device_->SetReporter([&](std::string_view reason) { reasons.emplace_back(reason); });
+  Exchange(ReadBytes(12277, 0, u"imc.hiv"));
+  file_->read_now_error = absl::InternalError("disk on fire");
+  Exchange(ReadBytes(100, 0, u"imc.hiv"));
+  Exchange(InfoBytes(u"absent"));
+  ASSERT_EQ(reasons.size(), 2u);
+  EXPECT_NE(reasons[0].find("12277"), std::string::npos);
+  EXPECT_EQ(reasons[1], "disk on fire");
+}
+
 TEST_F(BlockingReadTest, AFileThatEndsAheadOfItsSizeIsAHostError) {
   file_->missing_bytes = 1;
   StartRead(100, 0);
@@ -162,6 +190,7 @@ TEST_F(BlockingReadTest, TheWorkMayRunOnAnotherThreadWhileTheChannelCloses) {
   StartRead(12276, 9);
   std::thread([this] { runner_.DoWork(); }).join();
   runner_.DoDone();
+  RunDevice();
   EXPECT_EQ(Receive(), ReadAnswerBytes(0, Range(content_, 9, 12276)));
 }
 

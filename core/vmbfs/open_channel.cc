@@ -38,7 +38,8 @@ struct OpenChannel::BlockingRead {
   std::shared_ptr<const Backing> backing;  // keeps the file
   FileRead read;
   size_t done_bytes = 0;  // that lie in the ring already
-  absl::Status status;
+  // Until it is done: the runner may give it up.
+  absl::Status status = absl::UnavailableError("too many reads wait for the disk");
   std::array<std::byte, kReadBytesMax> data;
 
   std::span<std::byte> rest() { return std::span(data).first(read.byte_count - done_bytes); }
@@ -49,20 +50,24 @@ struct OpenChannel::BlockingRead {
       status = count.status();
     } else if (*count != rest().size()) {
       status = absl::DataLossError("the file ended ahead of its size");
+    } else {
+      status = absl::OkStatus();
     }
   }
 };
 
 OpenChannel::OpenChannel(hyperv::MessagePipe pipe, std::shared_ptr<const Backing> backing,
                          std::function<void()> wake, BlockingRunner& runner,
-                         VmbfsDeviceStatus& status)
+                         VmbfsDeviceStatus& status, const Reporter& report)
     : pipe_(std::move(pipe)),
       session_(std::move(backing), status),
       wake_(std::move(wake)),
       runner_(runner),
-      status_(status) {}
+      status_(status),
+      report_(report) {}
 
 absl::StatusOr<bool> OpenChannel::Run() {
+  if (finished_read_ != nullptr) AnswerFinishedRead();
   for (size_t looks = 0; looks < kTurnRequestsMax; ++looks) {
     // Its end wakes us.
     if (blocking_read_runs_) return false;
@@ -102,8 +107,10 @@ absl::StatusOr<bool> OpenChannel::HaveRoom() {
 }
 
 absl::Status OpenChannel::AnswerOne(std::span<const std::byte> request) {
+  const uint64_t bad_requests_before = status_.bad_requests;
   const absl::StatusOr<Answer> answer = session_.Handle(request);
   if (!answer.ok()) return answer.status();
+  if (report_ && status_.bad_requests != bad_requests_before) report_(status_.last_bad_request);
   if (const FileRead* read = std::get_if<FileRead>(&*answer)) {
     AnswerRead(*read);
   } else {
@@ -136,20 +143,24 @@ void OpenChannel::StartBlockingRead(const FileRead& read, size_t done_bytes) {
   job->done_bytes = done_bytes;
   runner_.Run([job] { job->Do(); },
               [job, channel = weak_from_this()] {
-                if (const auto open = channel.lock()) open->FinishBlockingRead(*job);
+                const auto open = channel.lock();
+                if (open == nullptr) return;
+                open->finished_read_ = job;
+                open->wake_();
               });
 }
 
-void OpenChannel::FinishBlockingRead(const BlockingRead& read) {
+void OpenChannel::AnswerFinishedRead() {
+  const std::shared_ptr<BlockingRead> job = std::exchange(finished_read_, nullptr);
   blocking_read_runs_ = false;
-  if (read.status.ok()) {
-    CopyIn(sizeof(ReadFileResponseMessage) + read.done_bytes,
-           std::span(read.data).first(read.read.byte_count - read.done_bytes));
-    SendReadData(read.read.byte_count);
+  if (job->status.ok()) {
+    const size_t rest_bytes = job->rest().size();
+    CopyIn(sizeof(ReadFileResponseMessage) + job->done_bytes,
+           std::span(job->data).first(rest_bytes));
+    SendReadData(job->read.byte_count);
   } else {
-    SendHostError(read.status);
+    SendHostError(job->status);
   }
-  wake_();
 }
 
 void OpenChannel::CopyIn(size_t offset, std::span<const std::byte> bytes) {
@@ -176,6 +187,7 @@ void OpenChannel::SendReadData(size_t byte_count) {
 void OpenChannel::SendHostError(const absl::Status& error) {
   ++status_.host_errors;
   status_.last_host_error = std::string(error.message());
+  if (report_) report_(status_.last_host_error);
   SendResponse(Response::ReadFile(FileStatus::kError));
 }
 

@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -35,10 +36,14 @@ class OpenChannel : public std::enable_shared_from_this<OpenChannel> {
   static constexpr size_t kTurnRequestsMax = 16;
   static_assert(kTurnRequestsMax * kMessageBytesMax <= 256 << 10);
 
-  // REQUIRES: messages of kMessageBytesMax fit the pipe; `runner` and `status`
-  // outlive the channel.
+  // As VmbfsDevice::SetReporter's; may be empty.
+  using Reporter = std::function<void(std::string_view reason)>;
+
+  // REQUIRES: messages of kMessageBytesMax fit the pipe; `runner`, `status` and
+  // `report` outlive the channel.
   OpenChannel(hyperv::MessagePipe pipe, std::shared_ptr<const Backing> backing,
-              std::function<void()> wake, BlockingRunner& runner, VmbfsDeviceStatus& status);
+              std::function<void()> wake, BlockingRunner& runner, VmbfsDeviceStatus& status,
+              const Reporter& report);
 
   // As ChannelDevice::Run.
   absl::StatusOr<bool> Run();
@@ -56,7 +61,7 @@ class OpenChannel : public std::enable_shared_from_this<OpenChannel> {
   absl::Status AnswerOne(std::span<const std::byte> request);
   void AnswerRead(const FileRead& read);
   void StartBlockingRead(const FileRead& read, size_t done_bytes);
-  void FinishBlockingRead(const BlockingRead& read);
+  void AnswerFinishedRead();
 
   // Copies `bytes` into the reserved room; sends what lies there.
   void CopyIn(size_t offset, std::span<const std::byte> bytes);
@@ -70,8 +75,10 @@ class OpenChannel : public std::enable_shared_from_this<OpenChannel> {
   const std::function<void()> wake_;
   BlockingRunner& runner_;
   VmbfsDeviceStatus& status_;
+  const Reporter& report_;
   std::optional<hyperv::MessagePipe::Space> room_;  // for kMessageBytesMax
-  bool blocking_read_runs_ = false;
+  bool blocking_read_runs_ = false;                 // until it is answered
+  std::shared_ptr<BlockingRead> finished_read_;     // for the next turn to answer
   std::array<std::byte, kMessageBytesMax> request_;
 };
 

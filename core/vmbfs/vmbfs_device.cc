@@ -32,7 +32,8 @@ class VmbfsDevice::Impl {
   const hyperv::ChannelOffer offer;
   std::shared_ptr<const Backing> wanted;
   BlockingRunner& runner;
-  VmbfsDeviceStatus status;              // its counters and reasons
+  VmbfsDeviceStatus status;  // its counters and reasons
+  OpenChannel::Reporter reporter;
   std::shared_ptr<OpenChannel> channel;  // null while closed
 };
 
@@ -41,6 +42,10 @@ VmbfsDevice::VmbfsDevice(const hyperv::Guid& instance_id, std::shared_ptr<const 
     : impl_(std::make_unique<Impl>(instance_id, std::move(backing), runner)) {}
 
 VmbfsDevice::~VmbfsDevice() = default;
+
+void VmbfsDevice::SetReporter(std::function<void(std::string_view reason)> reporter) {
+  impl_->reporter = std::move(reporter);
+}
 
 void VmbfsDevice::SetBacking(std::shared_ptr<const Backing> backing) {
   impl_->wanted = std::move(backing);
@@ -74,7 +79,7 @@ absl::Status VmbfsDevice::Open(std::unique_ptr<hyperv::Channel> channel,
                      " are needed, or a message of ", kMessageBytesMax, " bytes never fits"));
   }
   impl_->channel = std::make_shared<OpenChannel>(std::move(pipe), impl_->wanted, std::move(wake),
-                                                 impl_->runner, impl_->status);
+                                                 impl_->runner, impl_->status, impl_->reporter);
   ++impl_->status.opens;
   return absl::OkStatus();
 }

@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <string_view>
 
 #include "core/backing/backing.h"
 #include "core/vmbfs/vmbfs_status.h"
@@ -22,6 +23,7 @@ class BlockingRunner {
   virtual ~BlockingRunner() = default;
   // Runs `work` on a thread that may wait, then `done` on the strand this
   // runner was made for. Both are destroyed on the strand or after it ended.
+  // With too much work waiting, `done` may come without it.
   virtual void Run(std::function<void()> work, std::function<void()> done) = 0;
 };
 
@@ -40,6 +42,10 @@ class VmbfsDevice final : public hyperv::ChannelDevice {
   ~VmbfsDevice() override;
 
   void SetBacking(std::shared_ptr<const Backing> backing);
+  // Called for each request that is answered with status 3, with the reason: a
+  // broken one, or one that our own side failed. Set before the first open. May
+  // not call back.
+  void SetReporter(std::function<void(std::string_view reason)> reporter);
   // What the open channel reads; null when none is open.
   std::shared_ptr<const Backing> active() const;
   VmbfsDeviceStatus status() const;

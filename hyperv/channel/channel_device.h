@@ -36,6 +36,8 @@ ChannelOffer MessagePipeOffer(const Guid& interface_id, const Guid& instance_id)
 //
 // Thread safety: every call comes on the VM's strand.
 // Order: (Open Run* Close)*; at most one open at a time.
+// Rings: touched within these calls only. While the VM is paused none is made,
+// so nothing is written to its memory; what ends meanwhile waits for a Run.
 class ChannelDevice {
  public:
   virtual ~ChannelDevice() = default;
