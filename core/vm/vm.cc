@@ -16,7 +16,7 @@
 namespace vmbfs {
 namespace {
 
-constexpr std::chrono::seconds kFaultLineInterval{10};
+constexpr std::chrono::seconds kLineInterval{10};
 
 const hyperv::Guid& InstanceId(DeviceKind kind) {
   return kind == DeviceKind::kImc ? kImcInstanceId : kBootInstanceId;
@@ -37,7 +37,11 @@ class Vm::Core {
     options.owner_uid = owner_uid;
     // The link calls back on the strand alone, and ends before this object.
     options.on_fault = [this](const hyperv::ChannelDevice& device, const absl::Status& reason) {
-      LogFault(device, reason);
+      Log("channel faulted", NameOf(device), reason.message());
+    };
+    options.on_open_refused = [this](const hyperv::ChannelDevice& device,
+                                     const absl::Status& reason) {
+      Log("open refused", NameOf(device), reason.message());
     };
     return link_.Listen(options);
   }
@@ -47,6 +51,9 @@ class Vm::Core {
   absl::Status Attach(DeviceKind kind, LiveBacking backing) {
     if (slots_.contains(kind)) return absl::AlreadyExistsError("the device is attached");
     auto device = std::make_shared<VmbfsDevice>(InstanceId(kind), backing.backing, runner_);
+    device->SetReporter([this, kind](std::string_view reason) {
+      Log("request refused", DeviceName(kind), absl::string_view(reason.data(), reason.size()));
+    });
     if (absl::Status status = link_.Add(device); !status.ok()) return status;
     slots_.emplace(kind, Slot{.device = std::move(device), .wanted = std::move(backing)});
     return absl::OkStatus();
@@ -129,23 +136,27 @@ class Vm::Core {
     return std::nullopt;
   }
 
-  // A write to stderr may block: the line is written by the pool.
-  void LogFault(const hyperv::ChannelDevice& device, const absl::Status& reason) {
-    std::string_view device_name = "unknown";
+  std::string_view NameOf(const hyperv::ChannelDevice& device) const {
     for (const auto& [kind, slot] : slots_) {
-      if (slot.device.get() == &device) device_name = DeviceName(kind);
+      if (slot.device.get() == &device) return DeviceName(kind);
     }
-    const auto held_back = fault_lines_.Admit(device_name);
+    return "unknown";
+  }
+
+  // One line for each event and device in a while. A write to stderr may block:
+  // the line is written by the pool.
+  void Log(std::string_view event, std::string_view device, absl::string_view reason) {
+    const auto held_back = lines_.Admit(std::string(event).append(" ").append(device));
     if (!held_back.has_value()) return;
-    std::string line = absl::StrCat("channel faulted: ", log::Escape(std::string(reason.message())),
-                                    " (vm=", name_, " device=", std::string(device_name),
-                                    " not_logged_before=", *held_back, ")");
+    std::string line =
+        absl::StrCat(std::string(event), ": ", log::Escape(std::string(reason)), " (vm=", name_,
+                     " device=", std::string(device), " not_logged_before=", *held_back, ")");
     boost::asio::post(pool_, [line = std::move(line)] { spdlog::warn("{}", line); });
   }
 
   const std::string name_;
   boost::asio::thread_pool& pool_;
-  log::RateLimiter fault_lines_{kFaultLineInterval};
+  log::RateLimiter lines_{kLineInterval};
   StrandBlockingRunner runner_;  // outlives the devices
   std::map<DeviceKind, Slot> slots_;
   hyperv::LinkServer link_;

@@ -163,6 +163,7 @@ absl::Status LinkServer::Impl::Listen(const LinkOptions& options) {
   (void)socket->release();  // the acceptor's now
   options_ = options;
   shared_->on_fault = options.on_fault;
+  shared_->on_open_refused = options.on_open_refused;
   file_ = FileIdentity(path);
   listening_ = true;
   return absl::OkStatus();

@@ -29,6 +29,8 @@ struct LinkOptions {
   // Called on the strand each time service on a device's channel ends by a
   // fault, with its reason. May not call back into the LinkServer. May be empty.
   std::function<void(const ChannelDevice&, const absl::Status&)> on_fault;
+  // The same for each open that is refused.
+  std::function<void(const ChannelDevice&, const absl::Status&)> on_open_refused;
 };
 
 // sun_path holds 108 bytes with the terminating NUL.

@@ -302,8 +302,16 @@ void LinkSession::OfferReleased(OfferId) {}  // RemoveDevice forgot it
 void LinkSession::DropQueuedMessages() { synic_->DropMessages(); }
 
 void LinkSession::OpenDone(OfferId offer, const absl::Status& result) {
-  if (!result.ok()) NoteError(absl::StrCat("open refused: ", result.message()));
+  if (!result.ok()) OpenRefused(offer, result);
   Later([offer, result](LinkSession& session) { session.bus_->OpenDone(offer, result); });
+}
+
+void LinkSession::OpenRefused(OfferId refused, const absl::Status& reason) {
+  NoteError(absl::StrCat("open refused: ", reason.message()));
+  if (!shared_->on_open_refused) return;
+  for (const auto& [device, offer] : offers_) {
+    if (offer == refused) shared_->on_open_refused(*device->device, reason);
+  }
 }
 
 void LinkSession::CloseDone(OfferId offer) {

@@ -33,6 +33,7 @@ namespace vmbfs::hyperv {
 // What all connections of a link share.
 struct LinkShared {
   std::function<void(const ChannelDevice&, const absl::Status&)> on_fault;
+  std::function<void(const ChannelDevice&, const absl::Status&)> on_open_refused;
   uint64_t posts = 0;
   uint64_t frames_received = 0;
   uint64_t frames_refused = 0;
@@ -120,6 +121,7 @@ class LinkSession final : public BusPort,
   void Acknowledge(const LinkHeader& header);
   void Refuse(const LinkHeader& header, LinkError code, const std::string& reason);
   void Violated(const LinkHeader* header, const absl::Status& reason);
+  void OpenRefused(OfferId refused, const absl::Status& reason);
   void NoteError(const std::string& reason);
   uint64_t Expect(LinkType type, OnReply on_reply);
   void RequestSint(uint32_t vp, uint8_t sint);
