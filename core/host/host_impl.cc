@@ -107,6 +107,7 @@ absl::StatusOr<VmEntry> HostImpl::RequireAttachment(const std::string& vm,
 
 absl::StatusOr<VmView> HostImpl::CreateVm(const std::string& name, std::optional<uid_t> owner_uid) {
   if (absl::Status status = CheckVmName(name); !status.ok()) return status;
+  if (absl::Status status = CheckOwner(owner_uid); !status.ok()) return status;
   if (absl::Status status = CheckLinkPath(LinkPathOf(name)); !status.ok()) return status;
   const auto entry = CreateVmInOrder(name, owner_uid);
   if (!entry.ok()) return entry.status();

@@ -89,6 +89,7 @@ void AddDevice(Node& devices, const VmDeviceStatus& status) {
   device.Add("host_errors", of_device.host_errors);
   device.Add("blocking_reads", of_device.blocking_reads);
   device.Add("last_bad_request", of_device.last_bad_request);
+  device.Add("last_host_error", of_device.last_host_error);
 }
 
 void AddSource(Node& parent, std::string_view name, const BackingSource& source) {

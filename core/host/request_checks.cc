@@ -60,6 +60,12 @@ absl::Status BlobError(const absl::Status& status) {
   }
 }
 
+absl::Status CheckOwner(std::optional<uid_t> owner_uid) {
+  if (owner_uid != static_cast<uid_t>(-1)) return absl::OkStatus();
+  return HostError(StatusCode::kInvalidArgument, "OWNER_INVALID",
+                   absl::StrCat(*owner_uid, " is no user's number; give the VMM's user"));
+}
+
 absl::StatusOr<BackingSource> CheckContent(DeviceKind device, const FileContent& content,
                                            uint64_t boot_bytes_max, BlobStore& blobs) {
   const bool imc = device == DeviceKind::kImc;

@@ -4,8 +4,11 @@
 
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -22,6 +25,10 @@ inline constexpr char kImcFileName[] = "imc.hiv";
 // `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.
 // Errors: VM_NAME_INVALID.
 absl::Status CheckVmName(const std::string& name);
+
+// Refuses the number that stands for "no user": a socket cannot be given to it.
+// Errors: OWNER_INVALID.
+absl::Status CheckOwner(std::optional<uid_t> owner_uid);
 
 // Where the VM's link is. REQUIRES: a valid name.
 std::filesystem::path LinkPath(const std::filesystem::path& runtime_dir, const std::string& name);

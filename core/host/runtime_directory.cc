@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "core/state/state_directory.h"
 
 namespace vmbfs {
 namespace {
@@ -34,9 +35,7 @@ absl::StatusOr<bool> MakeFolder(const fs::path& folder) {
 }
 
 absl::Status PrepareRoot(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(fs::absolute(folder).parent_path(), error);
-  if (error) return SystemError(error.value(), "cannot make the folders above", folder);
+  if (absl::Status status = state::MakeFoldersAbove(folder); !status.ok()) return status;
   const auto made = MakeFolder(folder);
   if (!made.ok()) return made.status();
   if (*made) return absl::OkStatus();

@@ -27,18 +27,35 @@ absl::Status SyncFolder(const fs::path& folder) {
   return absl::OkStatus();
 }
 
+absl::Status MakeFoldersAbove(const fs::path& path) {
+  fs::path folder;
+  for (const fs::path& part : fs::absolute(path).lexically_normal().parent_path()) {
+    const fs::path parent = folder;
+    folder /= part;
+    if (::mkdir(folder.c_str(), 0711) != 0) {
+      if (errno == EEXIST) continue;
+      return SystemError(errno, "cannot make the folder", folder);
+    }
+    // Whatever the umask is.
+    if (::chmod(folder.c_str(), 0711) != 0) {
+      return SystemError(errno, "cannot set the mode of", folder);
+    }
+    if (absl::Status status = SyncFolder(parent); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status MakeStateDirectory(const fs::path& folder) {
-  std::error_code error;
-  const fs::path parent = fs::absolute(folder).parent_path();
-  fs::create_directories(parent, error);
-  if (error) return SystemError(error.value(), "cannot make the folder", parent);
-  if (::mkdir(folder.c_str(), 0700) == 0) return SyncFolder(parent);
-  if (errno != EEXIST) return SystemError(errno, "cannot make the state directory", folder);
+  if (absl::Status status = MakeFoldersAbove(folder); !status.ok()) return status;
+  if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
+    return SystemError(errno, "cannot make the state directory", folder);
+  }
   // What the store holds is the daemon's alone.
   if (::chmod(folder.c_str(), 0700) != 0) {
     return SystemError(errno, "cannot restrict the state directory", folder);
   }
-  return absl::OkStatus();
+  // Also when it was there: whoever made it may have ended before this.
+  return SyncFolder(fs::absolute(folder).lexically_normal().parent_path());
 }
 
 absl::StatusOr<hyperv::UniqueFd> LockStateDirectory(const fs::path& folder) {

@@ -10,6 +10,10 @@
 
 namespace vmbfs::state {
 
+// Makes the folders above `path` that are missing, with mode 0711: others get
+// through them, and see nothing of what lies there.
+absl::Status MakeFoldersAbove(const std::filesystem::path& path);
+
 // Makes the folder, and those above it, when missing; it gets mode 0700.
 absl::Status MakeStateDirectory(const std::filesystem::path& folder);
 
