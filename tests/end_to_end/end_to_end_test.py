@@ -134,7 +134,8 @@ class Swapping(EndToEnd):
         self.assertIn("firmware", warning)
         self.assertNotEqual(sha256(b"hive"), guest.do("read"))
         guest.finish()
-        self.daemon.ctl("vm", "delete", "web-7", "--force")
+        deleted = self.daemon.ctl("vm", "delete", "web-7", "--force").stderr.decode()
+        self.assertIn("firmware", deleted)
         self.daemon.ctl("vm", "get", "web-7", code=3)
 
     def test_a_second_vmm_is_refused_while_the_first_is_connected(self):
@@ -157,6 +158,18 @@ class Lasting(EndToEnd):
         self.daemon.kill()
         self.daemon.start()
         self.daemon.ctl("vm", "get", "web-7", code=3)
+
+    def test_content_that_the_disk_lost_is_mended_by_the_same_upload(self):
+        data = pattern(50_000)
+        self.start_with(data)
+        self.daemon.stop()
+        blob = next(p for p in self.daemon.state.rglob(sha256(data)) if p.is_file())
+        blob.chmod(0o600)
+        blob.write_bytes(data[:100])
+        self.daemon.start()
+        self.daemon.guest("web-7", "read", "imc.hiv", code=1)
+        self.daemon.ctl("swap", "web-7", "imc", "--file", self.daemon.file("again", data))
+        self.assertEqual(data, self.read())
 
     def test_a_clean_stop_removes_the_sockets_and_a_start_serves_again(self):
         self.start_with(b"hive")
@@ -199,6 +212,7 @@ class BadCalls(EndToEnd):
         self.assertIn("swap it", self.refused("attach", "web-7", "imc", "--file", hive))
         self.refused("vm", "create", "no spaces")
         self.refused("vm", "create", "-dash", code=2)
+        self.assertIn("user", self.refused("vm", "create", "nobodys", "--owner", "4294967295"))
         self.refused("vm", "create", "x" * 64)
         self.refused("vm", "get", "nobody", code=3)
         self.refused("detach", "web-7", "boot", code=3)

@@ -40,6 +40,11 @@ absl::Status FillSource(const Arguments& arguments, const Context& context,
   return absl::OkStatus();
 }
 
+void WarnOfForce(const Context& context) {
+  context.err << "vmbfsctl: warning: --force revokes the offer even while the guest uses it; "
+                 "its firmware does not survive that\n";
+}
+
 }  // namespace
 
 absl::Status CreateVm(const Arguments& arguments, const Context& context) {
@@ -75,6 +80,7 @@ absl::Status DeleteVm(const Arguments& arguments, const Context& context) {
   v1::DeleteVmRequest request;
   request.set_name(VmName(arguments));
   request.set_force(arguments.force);
+  if (arguments.force) WarnOfForce(context);
   absl::Status status = context.client.DeleteVm(request);
   if (status.ok()) context.err << "vmbfsctl: deleted " << request.name() << "\n";
   return status;
@@ -111,10 +117,7 @@ absl::Status Detach(const Arguments& arguments, const Context& context) {
   v1::DeleteAttachmentRequest request;
   request.set_name(AttachmentName(arguments));
   request.set_force(arguments.force);
-  if (arguments.force) {
-    context.err << "vmbfsctl: warning: --force revokes the offer even while the guest uses it; "
-                   "its firmware does not survive that\n";
-  }
+  if (arguments.force) WarnOfForce(context);
   absl::Status status = context.client.DeleteAttachment(request);
   if (status.ok()) context.err << "vmbfsctl: detached " << request.name() << "\n";
   return status;

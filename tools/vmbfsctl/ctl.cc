@@ -75,7 +75,9 @@ void AddVmCommands(CLI::App& app, Request& request) {
 
   CLI::App* remove = AddCommand(*vm, request, "delete", "Delete a VM", DeleteVm);
   remove->add_option("NAME", arguments.vm)->required();
-  remove->add_flag("--force", arguments.force, "Also while a guest has a channel open");
+  remove->add_flag(
+      "--force", arguments.force,
+      "Also while a guest has a channel open: revokes the offer, which firmware does not survive");
 }
 
 void AddDeviceArguments(CLI::App& command, Arguments& arguments) {

@@ -105,7 +105,9 @@ absl::StatusOr<v1::Blob> UploadFile(rpc::Client& client, const std::string& path
   v1::GetBlobRequest get;
   get.set_name(absl::StrCat("blobs/", *sha256));
   absl::StatusOr<v1::Blob> existing = client.GetBlob(get);
-  if (!absl::IsNotFound(existing.status())) return existing;
+  if (!existing.ok() && !absl::IsNotFound(existing.status())) return existing;
+  // One of another size was damaged on the daemon's disk: uploading mends it.
+  if (existing.ok() && existing->size_bytes() == file->size_bytes()) return existing;
 
   v1::UploadBlobRequest::Options options;
   options.set_size_bytes(file->size_bytes());
