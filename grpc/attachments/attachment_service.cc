@@ -114,7 +114,7 @@ absl::Status AttachmentService::Create(const v1::CreateAttachmentRequest& reques
 
   const absl::StatusOr<AttachmentView> existing = host_.GetAttachment(*vm, *device);
   if (existing.ok()) {
-    return HostError(absl::StatusCode::kAlreadyExists, "ATTACHMENT_EXISTS",
+    return HostError(absl::StatusCode::kAlreadyExists, "DEVICE_ALREADY_ATTACHED",
                      absl::StrCat(AttachmentName(*vm, *device),
                                   " exists already: update it to swap its content"));
   }

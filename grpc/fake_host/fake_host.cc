@@ -146,7 +146,7 @@ absl::StatusOr<VmView> FakeHost::CreateVm(const std::string& name, std::optional
     return HostError(StatusCode::kInvalidArgument, "VM_NAME_INVALID", "a VM's name has no slash");
   }
   if (vms_.contains(name)) {
-    return HostError(StatusCode::kAlreadyExists, "VM_EXISTS",
+    return HostError(StatusCode::kAlreadyExists, "VM_ALREADY_EXISTS",
                      absl::StrCat("VM ", name, " exists already"));
   }
   VmView& vm = vms_[name];
@@ -213,7 +213,7 @@ absl::StatusOr<AttachmentView> FakeHost::Attach(const std::string& vm, DeviceKin
   const absl::StatusOr<VmView*> found = FindVm(vm);
   if (!found.ok()) return found.status();
   if (FindAttachment(vm, device).ok()) {
-    return HostError(StatusCode::kAlreadyExists, "ATTACHMENT_EXISTS", "exists already: swap it");
+    return HostError(StatusCode::kAlreadyExists, "DEVICE_ALREADY_ATTACHED", "exists already: swap it");
   }
   const absl::StatusOr<FileContent> resolved = Resolve(device, content);
   if (!resolved.ok()) return resolved.status();

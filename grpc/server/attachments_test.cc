@@ -62,7 +62,7 @@ TEST_F(AttachmentsTest, BadAttachmentsAreRefused) {
               "BLOB_NOT_FOUND");
   ExpectError(Attach("imc", Blob("")), StatusCode::kInvalidArgument, "CONTENT_SIZE_INVALID");
   ASSERT_TRUE(Attach("imc", blob).ok());
-  ExpectError(Attach("imc", blob), StatusCode::kAlreadyExists, "ATTACHMENT_EXISTS");
+  ExpectError(Attach("imc", blob), StatusCode::kAlreadyExists, "DEVICE_ALREADY_ATTACHED");
 
   v1::CreateAttachmentRequest without_source;
   without_source.set_parent("vms/web");
@@ -83,7 +83,7 @@ TEST_F(AttachmentsTest, ValidatedAttachmentIsNotMade) {
               "BLOB_NOT_FOUND");
   ExpectError(Attach("imc", Blob(""), true), StatusCode::kInvalidArgument, "CONTENT_SIZE_INVALID");
   ASSERT_TRUE(Attach("imc", blob).ok());
-  ExpectError(Attach("imc", blob, true), StatusCode::kAlreadyExists, "ATTACHMENT_EXISTS");
+  ExpectError(Attach("imc", blob, true), StatusCode::kAlreadyExists, "DEVICE_ALREADY_ATTACHED");
 }
 
 TEST_F(AttachmentsTest, SwapChangesWhatIsWantedAndNotWhatIsActive) {

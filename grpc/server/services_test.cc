@@ -44,7 +44,7 @@ TEST_F(ServicesTest, CreatedVmCanBeGotAndDeleted) {
 
 TEST_F(ServicesTest, SecondVmOfANameIsRefused) {
   ASSERT_TRUE(CreateVm("web").ok());
-  ExpectError(CreateVm("web"), StatusCode::kAlreadyExists, "VM_EXISTS");
+  ExpectError(CreateVm("web"), StatusCode::kAlreadyExists, "VM_ALREADY_EXISTS");
   ExpectError(CreateVm("../web"), StatusCode::kInvalidArgument, "VM_NAME_INVALID");
 }
 
@@ -55,7 +55,7 @@ TEST_F(ServicesTest, ValidatedVmIsNotCreated) {
   EXPECT_EQ(client_->CreateVm(request)->name(), "vms/web");
   EXPECT_TRUE(absl::IsNotFound(server_.host().GetVm("web").status()));
   ASSERT_TRUE(CreateVm("web").ok());
-  ExpectError(client_->CreateVm(request), StatusCode::kAlreadyExists, "VM_EXISTS");
+  ExpectError(client_->CreateVm(request), StatusCode::kAlreadyExists, "VM_ALREADY_EXISTS");
   request.set_vm_id("-");
   ExpectError(client_->CreateVm(request), StatusCode::kInvalidArgument, "VM_NAME_INVALID");
 }

@@ -62,7 +62,7 @@ class VmService final : public v1::VmService::CallbackService {
                            v1::Vm& response) {
     const absl::StatusOr<VmView> existing = host_.GetVm(request.vm_id());
     if (existing.ok()) {
-      return HostError(absl::StatusCode::kAlreadyExists, "VM_EXISTS",
+      return HostError(absl::StatusCode::kAlreadyExists, "VM_ALREADY_EXISTS",
                        absl::StrCat("VM ", request.vm_id(), " exists already"));
     }
     if (!absl::IsNotFound(existing.status())) return AboutField(existing.status(), "vm_id");

@@ -1,6 +1,7 @@
 // vmbfsd: one daemon per host. Exit codes: 0 ended by a signal, 1 failed,
 // 2 usage.
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <csignal>
@@ -41,9 +42,18 @@ int Serve(const DaemonOptions& options, const sigset_t& end_signals) {
   return kExitDone;
 }
 
+// A VM needs a few descriptors, and the usual soft limit is for small programs.
+void RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int Main(int argc, char** argv) {
   // What the daemon makes is its own user's alone, unless it says otherwise.
   ::umask(0077);
+  RaiseDescriptorLimit();
   std::signal(SIGPIPE, SIG_IGN);
   sigset_t end_signals;
   ::sigemptyset(&end_signals);
