@@ -1,11 +1,19 @@
 #include "hyperv/bus/bus.h"
 
+#include <cstdlib>
 #include <type_traits>
 
 #include "absl/strings/str_cat.h"
 #include "hyperv/bus/bus_impl.h"
 
 namespace vmbfs::hyperv {
+namespace {
+
+template <typename Request>
+constexpr bool kServedWhilePaused =
+    std::is_same_v<Request, UnloadRequest> || std::is_same_v<Request, ResumeRequest>;
+
+}  // namespace
 
 void Bus::Impl::HandleMessage(uint32_t connection, std::span<const std::byte> message) {
   ++messages_received_;
@@ -20,13 +28,25 @@ void Bus::Impl::HandleMessage(uint32_t connection, std::span<const std::byte> me
   }
   std::visit(
       [&](const auto& each) {
-        if constexpr (std::is_same_v<std::decay_t<decltype(each)>, ContactRequest>) {
+        using Request = std::decay_t<decltype(each)>;
+        if constexpr (std::is_same_v<Request, ContactRequest>) {
           OnContact(connection, each);
+        } else if (connection_.paused && !kServedWhilePaused<Request>) {
+          Drop("message while the guest pauses");
         } else {
           On(each);
         }
       },
       *request);
+}
+
+void Bus::Impl::Send(const HostMessage& message) {
+  if (!connection_.paused) {
+    SendTo(connection_.message_vp, kVmbusSint, message);
+    return;
+  }
+  if (connection_.held.size() >= kHeldMessagesMax) std::abort();
+  connection_.held.push_back(message);
 }
 
 void Bus::Impl::SendTo(uint32_t vp, uint8_t sint, const HostMessage& message) {
@@ -70,9 +90,14 @@ BusStatus Bus::Impl::status() const {
   if (protocol_.has_value()) {
     status.version = VersionText(protocol_->version);
     status.features = protocol_->features;
-    status.target_vp = message_vp_;
   }
-  status.offers_requested = offers_requested_;
+  status.target_vp = connection_.message_vp;
+  status.offers_requested = connection_.offers_requested;
+  if (connection_.client_id.has_value()) status.client_id = connection_.client_id->ToString();
+  status.parent_to_child_monitor_page_gpa = connection_.monitor_pages.parent_to_child_gpa;
+  status.child_to_parent_monitor_page_gpa = connection_.monitor_pages.child_to_parent_gpa;
+  status.paused = connection_.paused;
+  status.messages_held = connection_.held.size();
   status.messages_received = messages_received_;
   status.messages_dropped = messages_dropped_;
   status.messages_sent = messages_sent_;
@@ -89,9 +114,15 @@ std::vector<BusChannelStatus> Bus::Impl::channels() const {
     status.offer = channel->offer;
     status.channel_id = channel->channel_id;
     status.state = std::string(ChannelStateText(channel->state));
-    if (RingInUse(channel->state)) status.target_vp = channel->target_vp;
-    status.event_flag = static_cast<uint16_t>(channel->channel_id);
-    if (channel->channel_id != 0) status.gpadl_count = gpadls_.count_of(channel->channel_id);
+    if (channel->channel_id != 0) {
+      const bool in_use = RingInUse(channel->state);
+      const ChannelSignals signals =
+          in_use ? channel->signals : DefaultSignals(channel->channel_id);
+      if (in_use) status.target_vp = channel->target_vp;
+      status.connection_id = signals.connection_id;
+      status.event_flag = signals.event_flag;
+      status.gpadl_count = gpadls_.count_of(channel->channel_id);
+    }
     statuses.push_back(status);
     if (channel->successor.has_value()) {
       BusChannelStatus waiting;

@@ -76,6 +76,12 @@ struct BusStatus {
   uint32_t features = 0;
   uint32_t target_vp = 0;
   bool offers_requested = false;
+  std::string client_id;  // empty: the guest gave none
+  // Monitor pages that the guest named, 0: none. Nothing looks into them.
+  uint64_t parent_to_child_monitor_page_gpa = 0;
+  uint64_t child_to_parent_monitor_page_gpa = 0;
+  bool paused = false;       // the guest wants no messages for now
+  size_t messages_held = 0;  // and this many wait for its Resume
   uint64_t messages_received = 0;
   uint64_t messages_dropped = 0;
   uint64_t messages_sent = 0;
@@ -89,6 +95,8 @@ struct BusChannelStatus {
   uint32_t channel_id = 0;  // 0 when the guest has none
   std::string state;        // "released", "closed", "opening", "open", ...
   uint32_t target_vp = 0;
+  // Those in use while it is open, otherwise those it was offered with.
+  uint32_t connection_id = 0;
   uint16_t event_flag = 0;
   size_t gpadl_count = 0;
 };
@@ -115,7 +123,8 @@ class Bus {
   // Takes an offer back: closes it if it is open, tells the guest, and in the
   // end calls BusPort::OfferReleased (at the guest's release, its disconnect,
   // or at once if it never saw the offer; CloseChannel comes before).
-  // REQUIRES: a live offer of this bus.
+  // REQUIRES: a live offer of this bus. Of its sub-channels none is with the
+  // guest, or all are "revoked": a guest is told of them first.
   void Revoke(OfferId offer);
 
   // One message that the guest posted to message connection `connection`.

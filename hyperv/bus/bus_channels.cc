@@ -48,7 +48,10 @@ void Bus::Impl::On(const OpenChannelRequest& request) {
 
 void Bus::Impl::StartOpen(BusChannel& channel, const OpenChannelRequest& request) {
   const PageRanges* const ring = gpadls_.Hold(channel.channel_id, request.ring_gpadl_id);
-  const absl::Status checked = CheckRing(ring, request.downstream_page_offset);
+  absl::Status checked = CheckRing(ring, request.downstream_page_offset);
+  if (checked.ok() && request.guest_signals.has_value()) {
+    checked = CheckSignals(channel, *request.guest_signals);
+  }
   if (!checked.ok()) {
     if (ring != nullptr) gpadls_.Unhold(channel.channel_id, request.ring_gpadl_id);
     NoteRefusal(
@@ -59,15 +62,43 @@ void Bus::Impl::StartOpen(BusChannel& channel, const OpenChannelRequest& request
   channel.state = ChannelState::kOpening;
   channel.open = request;
   channel.ring = ring;
+  channel.signals = request.guest_signals.value_or(DefaultSignals(channel.channel_id));
   channel.target_vp = request.target_vp;
   const auto page_frames = ring->range(0).page_frames;
   port_.OpenChannel({.offer = channel.offer,
                      .channel_id = channel.channel_id,
-                     .connection_id = EventConnectionId(channel.channel_id),
-                     .event_flag = static_cast<uint16_t>(channel.channel_id),
+                     .connection_id = channel.signals.connection_id,
+                     .event_flag = channel.signals.event_flag,
                      .target_vp = request.target_vp,
                      .incoming_page_frames = page_frames.first(request.downstream_page_offset),
                      .outgoing_page_frames = page_frames.subspan(request.downstream_page_offset)});
+}
+
+// Where the guest chooses how a channel is signalled, it may take nothing that
+// means another one. A channel counts until its device has closed.
+absl::Status Bus::Impl::CheckSignals(const BusChannel& channel,
+                                     const ChannelSignals& guest_signals) const {
+  const auto [connection_id, event_flag] = guest_signals;
+  if (event_flag >= kEventFlagsPerSint) {
+    return absl::InvalidArgumentError(absl::StrCat("event flag ", event_flag));
+  }
+  if (connection_id == 0 || connection_id > kConnectionIdMax ||
+      connection_id == kMessageConnection || connection_id == kMultiClientMessageConnection) {
+    return absl::InvalidArgumentError(absl::StrCat("event connection ", connection_id));
+  }
+  for (const BusChannel* other : channels_.InOrder()) {
+    if (other == &channel || !RingInUse(other->state)) continue;
+    if (connection_id == other->signals.connection_id ||
+        connection_id == DefaultSignals(other->channel_id).connection_id) {
+      return absl::AlreadyExistsError(absl::StrCat("event connection ", connection_id,
+                                                   " is channel ", other->channel_id, "'s"));
+    }
+    if (event_flag == other->signals.event_flag) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("event flag ", event_flag, " is channel ", other->channel_id, "'s"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 void Bus::Impl::OpenDone(OfferId offer, const absl::Status& result) {

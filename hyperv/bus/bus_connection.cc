@@ -15,7 +15,9 @@ namespace {
 constexpr std::array<uint32_t, 9> kVersionsServed = {kVersion6_0, kVersion5_3, kVersion5_2,
                                                      kVersion5_1, kVersion5_0, kVersion4_1,
                                                      kVersion4_0, kVersion3_0, kVersion2_4};
-constexpr uint32_t kFeaturesServed = kFeatureClientId;
+// README.md says why the others are refused.
+constexpr uint32_t kFeaturesServed = kFeatureGuestSignalParameters | kFeatureModifyConnection |
+                                     kFeatureClientId | kFeaturePauseResume;
 
 }  // namespace
 
@@ -59,19 +61,45 @@ void Bus::Impl::Negotiate(const ContactRequest& request) {
   }
   const Protocol protocol{.version = request.version,
                           .features = request.features & kFeaturesServed};
-  if ((request.parent_to_child_monitor_page_gpa == 0) !=
-      (request.child_to_parent_monitor_page_gpa == 0)) {
+  if (request.monitor_pages.one_of_two()) {
     NoteRefusal("contact with one monitor page of two");
     SendTo(request.target_vp, kVmbusSint, BuildVersionResponse(protocol, kConnectionStateFailure));
     return;
   }
   state_ = ConnectionState::kConnected;
   protocol_ = protocol;
-  message_vp_ = request.target_vp;
+  connection_ = {.message_vp = request.target_vp,
+                 .monitor_pages = request.monitor_pages,
+                 .client_id = request.client_id};
   Send(BuildVersionResponse(protocol, kConnectionStateSuccess));
 }
 
-void Bus::Impl::On(const UnloadRequest&) { BeginDisconnect(AnswerUnload{message_vp_}); }
+void Bus::Impl::On(const UnloadRequest&) { BeginDisconnect(AnswerUnload{connection_.message_vp}); }
+
+// No offer has a monitor id, so that nothing is mapped and any address will do.
+void Bus::Impl::On(const ModifyConnectionRequest& request) {
+  if (request.monitor_pages.one_of_two()) {
+    NoteRefusal("ModifyConnection with one monitor page of two");
+    Send(BuildModifyConnectionResponse(kConnectionStateFailure));
+    return;
+  }
+  connection_.monitor_pages = request.monitor_pages;
+  Send(BuildModifyConnectionResponse(kConnectionStateSuccess));
+}
+
+void Bus::Impl::On(const PauseRequest&) {
+  Send(BuildPauseResponse());
+  connection_.paused = true;
+}
+
+void Bus::Impl::On(const ResumeRequest&) {
+  if (!connection_.paused) {
+    Drop("Resume without a Pause");
+    return;
+  }
+  connection_.paused = false;
+  for (const HostMessage& each : std::exchange(connection_.held, {})) Send(each);
+}
 
 void Bus::Impl::Reset() {
   port_.DropQueuedMessages();
@@ -82,7 +110,7 @@ void Bus::Impl::BeginDisconnect(NextAction next) {
   state_ = ConnectionState::kDisconnecting;
   next_action_ = std::move(next);
   protocol_.reset();
-  offers_requested_ = false;
+  connection_ = {};
   gpadls_.EraseAll();
   for (BusChannel* channel : channels_.InOrder()) LetGo(*channel);
   FinishDisconnectIfDrained();

@@ -69,10 +69,14 @@ TEST_F(BusConnectionTest, LinuxFindsTheNewestVersionFirst) {
 }
 
 TEST_F(BusConnectionTest, FeaturesAreThoseOfBothSidesAndUnknownBitsAreCleared) {
-  for (const auto& [requested, answered] : {std::pair{0xFFFFFFFFu, 8}, {0x6Fu, 8}, {0x67u, 0}}) {
+  for (const auto& [requested, answered] :
+       {std::pair{0xFFFFFFFFu, "2d"}, {0x6Fu, "2d"}, {0x67u, "25"}, {0xD2u, "0"}}) {
     Post(MessageBytes(14, 56).U32(8, 0x00060000).U32(20, requested));
     EXPECT_THAT(log(), ElementsAre(absl::StrCat("version state=0 word=0x1 features=0x", answered)));
   }
+  Post(MessageBytes(14, 56).U32(8, 0x00050003).U32(20, 0xFFFFFFFF));  // 5.3 has none
+  EXPECT_THAT(log(), ElementsAre("version state=0 word=0x1"));
+  EXPECT_EQ(bus_.status().features, 0u);
 }
 
 TEST_F(BusConnectionTest, ClientIdFlagWithTheShortFormGetsNoReply) {

@@ -19,6 +19,7 @@
 #include "hyperv/bus/channel_table.h"
 #include "hyperv/channel/channel_device.h"
 #include "hyperv/gpadl/gpadl_table.h"
+#include "hyperv/guid/guid.h"
 #include "hyperv/message/message.h"
 
 namespace vmbfs::hyperv {
@@ -47,13 +48,27 @@ class Bus::Impl {
   struct AnswerUnload {
     uint32_t vp = 0;
   };
+  // What belongs to the connection that stands.
+  struct Connection {
+    uint32_t message_vp = 0;  // where messages to the guest go
+    bool offers_requested = false;
+    MonitorPages monitor_pages;  // of use to offers with a monitor id, which none has
+    std::optional<Guid> client_id;
+    bool paused = false;
+    std::vector<HostMessage> held{};  // while paused
+  };
   // What follows a disconnect: nothing, UnloadComplete, or a new contact.
   using NextAction = std::variant<std::monostate, AnswerUnload, ContactRequest>;
 
   static constexpr size_t kDropReasonBytesMax = 200;
+  // While the guest pauses it can ask for nothing, so that a channel comes to
+  // at most the result of an open or a modify, a GpadlTorndown or an offer, and
+  // a Rescind.
+  static constexpr size_t kHeldMessagesMax = 3 * ChannelTable::kChannelsMax;
 
   // bus.cc
-  void Send(const HostMessage& message) { SendTo(message_vp_, kVmbusSint, message); }
+  // To the connection's place, after its pause.
+  void Send(const HostMessage& message);
   void SendTo(uint32_t vp, uint8_t sint, const HostMessage& message);
   // A guest's message has no effect and no answer.
   void Drop(absl::string_view reason);
@@ -66,12 +81,15 @@ class Bus::Impl {
   // bus_connection.cc
   void OnContact(uint32_t connection, const ContactRequest& request);
   void On(const UnloadRequest& request);
+  void On(const ModifyConnectionRequest& request);
+  void On(const PauseRequest& request);
+  void On(const ResumeRequest& request);
   void BeginDisconnect(NextAction next);
   void FinishDisconnectIfDrained();
   void Negotiate(const ContactRequest& request);
 
   // bus_offers.cc
-  static uint32_t EventConnectionId(uint32_t channel_id);
+  static ChannelSignals DefaultSignals(uint32_t channel_id);
   void On(const OffersRequest& request);
   void On(const ReleaseChannelRequest& request);
   void On(const SocketConnectRequest& request);
@@ -87,6 +105,7 @@ class Bus::Impl {
   void On(const OpenReservedChannelRequest& request);
   void On(const CloseReservedChannelRequest& request);
   void StartOpen(BusChannel& channel, const OpenChannelRequest& request);
+  absl::Status CheckSignals(const BusChannel& channel, const ChannelSignals& guest_signals) const;
   void AskToClose(BusChannel& channel, ChannelState state);
   void LetGoOfRing(BusChannel& channel);
   void StartModify(BusChannel& channel, uint32_t target_vp);
@@ -105,8 +124,7 @@ class Bus::Impl {
   ConnectionState state_ = ConnectionState::kDisconnected;
   NextAction next_action_;            // in kDisconnecting
   std::optional<Protocol> protocol_;  // in kConnected
-  uint32_t message_vp_ = 0;           // in kConnected
-  bool offers_requested_ = false;     // in kConnected
+  Connection connection_;             // in kConnected
 
   ChannelTable channels_;
   GpadlTable gpadls_;

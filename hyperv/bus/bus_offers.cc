@@ -28,14 +28,14 @@ absl::StatusOr<OfferId> Bus::Impl::Offer(const ChannelOffer& offer) {
         absl::StrCat(ChannelTable::kChannelsMax, " channels are offered"));
   }
   BusChannel& channel = channels_.Add(offer);
-  if (offers_requested_) SendOffer(channel);
+  if (connection_.offers_requested) SendOffer(channel);
   return channel.offer;
 }
 
-// The connection on which the guest signals a channel: its id, SINT 2, virtual
-// trust level 0.
-uint32_t Bus::Impl::EventConnectionId(uint32_t channel_id) {
-  return channel_id | (uint32_t{kVmbusSint} << 12);
+// The connection id is made of the channel's, SINT 2 and virtual trust level 0.
+ChannelSignals Bus::Impl::DefaultSignals(uint32_t channel_id) {
+  return {.connection_id = channel_id | (uint32_t{kVmbusSint} << 12),
+          .event_flag = static_cast<uint16_t>(channel_id)};
 }
 
 void Bus::Impl::SendOffer(BusChannel& channel, uint32_t channel_id) {
@@ -49,15 +49,15 @@ void Bus::Impl::SendOffer(BusChannel& channel, uint32_t channel_id) {
        .subchannel_index = description.subchannel_index,
        .user_defined = description.user_defined,
        .channel_id = channel.channel_id,
-       .connection_id = EventConnectionId(channel.channel_id)}));
+       .connection_id = DefaultSignals(channel.channel_id).connection_id}));
 }
 
 void Bus::Impl::On(const OffersRequest&) {
-  if (offers_requested_) {
+  if (connection_.offers_requested) {
     Drop("RequestOffers came twice");
     return;
   }
-  offers_requested_ = true;
+  connection_.offers_requested = true;
   for (BusChannel* channel : channels_.InOrder()) SendOffer(*channel);
   Send(BuildAllOffersDelivered());
 }
@@ -145,7 +145,7 @@ void Bus::Impl::FinishRelease(BusChannel& channel) {
     return;
   }
   channels_.Succeed(channel);
-  if (offers_requested_) SendOffer(channel, channel_id);
+  if (connection_.offers_requested) SendOffer(channel, channel_id);
 }
 
 // Stream sockets to the host are not offered; only from 4.1 is there a way to

@@ -40,6 +40,10 @@ class BusTest : public ::testing::Test {
     return MessageBytes(14, 40).U32(8, version);
   }
   void Contact(uint32_t version) { Post(ContactMessage(version)); }
+  // At 6.0, with the client id there where the features ask for it.
+  void ContactWithFeatures(uint32_t features) {
+    Post(MessageBytes(14, 56).U32(8, 0x00060000).U32(20, features));
+  }
   void RequestOffers() { Post(MessageBytes(3, 8)); }
   void Unload() { Post(MessageBytes(16, 8)); }
   void CreateGpadl(uint32_t channel_id, uint32_t gpadl_id, size_t pages = 10) {

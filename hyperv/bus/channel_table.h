@@ -40,6 +40,7 @@ struct BusChannel {
   // While RingInUse.
   OpenChannelRequest open;
   const PageRanges* ring = nullptr;  // held in the GPADL table
+  ChannelSignals signals;            // the defaults, or what the open asked for
   uint32_t target_vp = 0;            // where interrupts go now
   OpenChannelRequest reopen;         // in kClosingReopen: the next open
 

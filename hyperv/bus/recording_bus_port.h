@@ -71,8 +71,9 @@ class RecordingBusPort final : public BusPort {
   }
 
   static std::string Text(std::span<const std::byte> message) {
-    static constexpr std::pair<uint32_t, size_t> kSizes[] = {
-        {1, 196}, {2, 12}, {4, 8}, {6, 20}, {10, 20}, {12, 12}, {17, 8}, {23, 44}, {24, 16}};
+    static constexpr std::pair<uint32_t, size_t> kSizes[] = {{1, 196}, {2, 12},  {4, 8},  {6, 20},
+                                                             {10, 20}, {12, 12}, {17, 8}, {23, 44},
+                                                             {24, 16}, {26, 9},  {28, 8}};
     if (message.size() < 8) return "BAD SIZE";
     const auto type = static_cast<uint32_t>(NumberAt(message, 0, 4));
     if (type == 15) return VersionResponseText(message);
@@ -100,6 +101,10 @@ class RecordingBusPort final : public BusPort {
         return absl::StrCat("gpadl torndown ", word(8));
       case 17:
         return "unload complete";
+      case 26:
+        return absl::StrCat("modify connection response ", NumberAt(message, 8, 1));
+      case 28:
+        return "pause response";
       case 23:
         return absl::StrCat("connect result ", Status(message, 40));
       default:

@@ -31,6 +31,15 @@ struct Protocol {
 // "6.0" for kVersion6_0.
 std::string VersionText(uint32_t version);
 
+// Guest physical addresses of the monitor pages; 0: none.
+struct MonitorPages {
+  uint64_t parent_to_child_gpa = 0;
+  uint64_t child_to_parent_gpa = 0;
+
+  // The protocol knows both or none.
+  bool one_of_two() const { return (parent_to_child_gpa == 0) != (child_to_parent_gpa == 0); }
+};
+
 // InitiateContact. Fields that the requested version does not have are zero.
 struct ContactRequest {
   uint32_t version = 0;
@@ -38,13 +47,24 @@ struct ContactRequest {
   uint8_t target_sint = 0;
   uint8_t target_vtl = 0;
   uint32_t features = 0;
-  uint64_t parent_to_child_monitor_page_gpa = 0;
-  uint64_t child_to_parent_monitor_page_gpa = 0;
+  MonitorPages monitor_pages;
   std::optional<Guid> client_id;
 };
 
 struct OffersRequest {};
 struct UnloadRequest {};
+struct PauseRequest {};
+struct ResumeRequest {};
+
+struct ModifyConnectionRequest {
+  MonitorPages monitor_pages;
+};
+
+// How the two sides of a channel signal each other.
+struct ChannelSignals {
+  uint32_t connection_id = 0;  // the guest signals us on it
+  uint16_t event_flag = 0;     // we signal the guest by it
+};
 
 struct OpenChannelRequest {
   uint32_t channel_id = 0;
@@ -52,6 +72,9 @@ struct OpenChannelRequest {
   uint32_t ring_gpadl_id = 0;
   uint32_t target_vp = 0;
   uint32_t downstream_page_offset = 0;
+  // With kFeatureGuestSignalParameters only, unchecked; otherwise the defaults
+  // of the channel count.
+  std::optional<ChannelSignals> guest_signals = std::nullopt;
 };
 
 struct CloseChannelRequest {
@@ -107,7 +130,8 @@ using GuestRequest =
     std::variant<ContactRequest, OffersRequest, UnloadRequest, OpenChannelRequest,
                  CloseChannelRequest, ReleaseChannelRequest, ModifyChannelRequest,
                  GpadlHeaderRequest, GpadlBodyRequest, GpadlTeardownRequest,
-                 OpenReservedChannelRequest, CloseReservedChannelRequest, SocketConnectRequest>;
+                 OpenReservedChannelRequest, CloseReservedChannelRequest, SocketConnectRequest,
+                 ModifyConnectionRequest, PauseRequest, ResumeRequest>;
 
 // Parses one posted message. `protocol` is empty while nothing is negotiated:
 // then only InitiateContact and CloseReservedChannel are known. A message that
@@ -144,6 +168,8 @@ HostMessage BuildGpadlCreated(uint32_t channel_id, uint32_t gpadl_id, uint32_t s
 HostMessage BuildGpadlTorndown(uint32_t gpadl_id);
 HostMessage BuildUnloadComplete();
 HostMessage BuildModifyChannelResponse(uint32_t channel_id, uint32_t status);
+HostMessage BuildModifyConnectionResponse(uint8_t connection_state);
+HostMessage BuildPauseResponse();
 HostMessage BuildSocketConnectResult(const SocketConnectRequest& request, uint32_t status);
 
 }  // namespace vmbfs::hyperv

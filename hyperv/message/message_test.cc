@@ -24,7 +24,13 @@ constexpr char kFirmwareContact[] =
     "00 00 00 00 00 00 00 00 64 39 dd 18 8a 3e 42 4e"
     "86 fa c8 e6 b1 91 ee 0e";
 
-std::optional<Protocol> At(uint32_t version) { return Protocol{.version = version}; }
+// The features that have messages or fields of their own.
+constexpr uint32_t kAllFeatures = kFeatureGuestSignalParameters | kFeatureModifyConnection |
+                                  kFeatureClientId | kFeaturePauseResume;
+
+std::optional<Protocol> At(uint32_t version, uint32_t features = 0) {
+  return Protocol{.version = version, .features = features};
+}
 
 template <typename Request>
 Request Parse(std::span<const std::byte> message,
@@ -50,20 +56,34 @@ struct GuestType {
   uint32_t type;
   size_t size;
   uint32_t version;  // 0: always
+  uint32_t features = 0;
 };
 constexpr GuestType kGuestTypes[] = {
-    {3, 8, kVersion2_4},   {5, 148, kVersion2_4}, {7, 12, kVersion2_4},  {8, 20, kVersion2_4},
-    {9, 16, kVersion2_4},  {11, 16, kVersion2_4}, {13, 12, kVersion2_4}, {14, 40, 0},
-    {16, 8, kVersion2_4},  {18, 28, kVersion4_0}, {19, 20, 0},           {21, 40, kVersion4_0},
+    {3, 8, kVersion2_4},
+    {5, 148, kVersion2_4},
+    {7, 12, kVersion2_4},
+    {8, 20, kVersion2_4},
+    {9, 16, kVersion2_4},
+    {11, 16, kVersion2_4},
+    {13, 12, kVersion2_4},
+    {14, 40, 0},
+    {16, 8, kVersion2_4},
+    {18, 28, kVersion4_0},
+    {19, 20, 0},
+    {21, 40, kVersion4_0},
     {22, 16, kVersion4_1},
+    {25, 24, kVersion6_0, 0x04},
+    {27, 8, kVersion6_0, 0x20},
+    {29, 8, kVersion6_0, 0x20},
 };
 
 TEST(ParseGuestMessageTest, EveryTruncationOfEveryTypeIsRefused) {
   for (const GuestType& each : kGuestTypes) {
-    EXPECT_FALSE(Dropped(OfType(each.type, each.size), At(kVersion6_0))) << each.type;
+    EXPECT_FALSE(Dropped(OfType(each.type, each.size), At(kVersion6_0, each.features)))
+        << each.type;
     const std::vector<std::byte> whole = OfType(each.type, each.size);
     for (size_t size = 0; size < whole.size(); ++size) {
-      EXPECT_TRUE(Dropped(std::span(whole).first(size), At(kVersion6_0)))
+      EXPECT_TRUE(Dropped(std::span(whole).first(size), At(kVersion6_0, each.features)))
           << "type " << each.type << " of " << size << " bytes";
     }
   }
@@ -71,8 +91,8 @@ TEST(ParseGuestMessageTest, EveryTruncationOfEveryTypeIsRefused) {
 
 TEST(ParseGuestMessageTest, LongerThanNeededIsAcceptedUpToTheSlotAndNoFurther) {
   for (const GuestType& each : kGuestTypes) {
-    EXPECT_FALSE(Dropped(OfType(each.type, 240), At(kVersion6_0))) << each.type;
-    EXPECT_TRUE(Dropped(OfType(each.type, 241), At(kVersion6_0))) << each.type;
+    EXPECT_FALSE(Dropped(OfType(each.type, 240), At(kVersion6_0, each.features))) << each.type;
+    EXPECT_TRUE(Dropped(OfType(each.type, 241), At(kVersion6_0, each.features))) << each.type;
   }
 }
 
@@ -87,18 +107,23 @@ TEST(ParseGuestMessageTest, TypesBelowTheirVersionAreRefused) {
                                     kVersion5_1, kVersion5_2, kVersion5_3, kVersion6_0};
   for (const GuestType& each : kGuestTypes) {
     for (const uint32_t version : kVersions) {
-      EXPECT_EQ(Dropped(OfType(each.type, 240), At(version)), version < each.version)
+      EXPECT_EQ(Dropped(OfType(each.type, 240), At(version, each.features)), version < each.version)
           << "type " << each.type << " at " << VersionText(version);
     }
   }
 }
 
-TEST(ParseGuestMessageTest, HostTypesUnknownTypesAndUnnegotiatedTypesAreRefused) {
-  for (const uint32_t type : {1, 2, 4, 6, 10, 12, 15, 17, 20, 23, 24, 26, 28}) {
-    EXPECT_TRUE(Dropped(OfType(type, 240), At(kVersion6_0))) << type;
+TEST(ParseGuestMessageTest, TypesOfAFeatureAreRefusedWithoutIt) {
+  for (const GuestType& each : kGuestTypes) {
+    EXPECT_EQ(Dropped(OfType(each.type, 240), At(kVersion6_0, ~each.features)), each.features != 0)
+        << each.type;
   }
-  for (const uint32_t type : {0u, 30u, 0xFFFFFFFFu, 25u, 27u, 29u}) {
-    EXPECT_TRUE(Dropped(OfType(type, 240), At(kVersion6_0))) << type;
+}
+
+TEST(ParseGuestMessageTest, HostTypesAndUnknownTypesAreRefused) {
+  for (const uint32_t type :
+       {1u, 2u, 4u, 6u, 10u, 12u, 15u, 17u, 20u, 23u, 24u, 26u, 28u, 0u, 30u, 0xFFFFFFFFu}) {
+    EXPECT_TRUE(Dropped(OfType(type, 240), At(kVersion6_0, kAllFeatures))) << type;
   }
 }
 
@@ -150,11 +175,11 @@ TEST(ParseContactTest, FieldsCountFromTheirVersionOn) {
 TEST(ParseContactTest, MonitorPagesAreRead) {
   const auto contact = Parse<ContactRequest>(
       MessageBytes(14, 40).U32(8, kVersion5_3).U64(24, 0x13f8c0000).U64(32, 0x13f8d0000));
-  EXPECT_EQ(contact.parent_to_child_monitor_page_gpa, 0x13f8c0000u);
-  EXPECT_EQ(contact.child_to_parent_monitor_page_gpa, 0x13f8d0000u);
+  EXPECT_EQ(contact.monitor_pages.parent_to_child_gpa, 0x13f8c0000u);
+  EXPECT_EQ(contact.monitor_pages.child_to_parent_gpa, 0x13f8d0000u);
 }
 
-TEST(ParseOpenTest, FieldsAreReadAndTheTailOfTheLongFormIsIgnored) {
+TEST(ParseOpenTest, FieldsAreReadAndATailNobodyAgreedToIsIgnored) {
   MessageBytes message = MessageBytes(5, 156).U32(8, 1).U32(12, 2).U32(16, 3).U32(20, 4).U32(24, 5);
   message.U64(148, ~uint64_t{0});
   const auto open = Parse<OpenChannelRequest>(message);
@@ -163,6 +188,22 @@ TEST(ParseOpenTest, FieldsAreReadAndTheTailOfTheLongFormIsIgnored) {
   EXPECT_EQ(open.ring_gpadl_id, 3u);
   EXPECT_EQ(open.target_vp, 4u);
   EXPECT_EQ(open.downstream_page_offset, 5u);
+  EXPECT_FALSE(open.guest_signals.has_value());
+  const auto without = kAllFeatures & ~kFeatureGuestSignalParameters;
+  EXPECT_FALSE(Parse<OpenChannelRequest>(message, At(kVersion6_0, without)).guest_signals);
+}
+
+TEST(ParseOpenTest, SignalsTheGuestSpecifiesNeedTheLongFormAndAreReadFromIt) {
+  const auto protocol = At(kVersion6_0, kFeatureGuestSignalParameters);
+  const MessageBytes message =
+      MessageBytes(5, 156).U32(148, 0x00ABCDEF).U16(152, 0x1234).U16(154, 0xFFFF);
+  for (size_t size = 148; size < 156; ++size) {
+    EXPECT_TRUE(Dropped(std::span(message.bytes()).first(size), protocol)) << size;
+  }
+  const auto open = Parse<OpenChannelRequest>(message, protocol);
+  ASSERT_TRUE(open.guest_signals.has_value());
+  EXPECT_EQ(open.guest_signals->connection_id, 0x00ABCDEFu);
+  EXPECT_EQ(open.guest_signals->event_flag, 0x1234u);
 }
 
 TEST(ParseGpadlTest, HeaderOfTheFirmwaresRingIsUnderstood) {
@@ -198,6 +239,13 @@ TEST(ParseOtherTest, RemainingRequestsAreRead) {
   EXPECT_EQ(reserved.target_vp, 3u);
   EXPECT_EQ(reserved.target_sint, 5);
   EXPECT_EQ(Parse<CloseReservedChannelRequest>(MessageBytes(19, 20).U32(8, 9)).channel_id, 9u);
+  const auto modify =
+      Parse<ModifyConnectionRequest>(MessageBytes(25, 24).U64(8, 0x13f8c0000).U64(16, 0x13f8d0000),
+                                     At(kVersion6_0, kFeatureModifyConnection));
+  EXPECT_EQ(modify.monitor_pages.parent_to_child_gpa, 0x13f8c0000u);
+  EXPECT_EQ(modify.monitor_pages.child_to_parent_gpa, 0x13f8d0000u);
+  Parse<PauseRequest>(OfType(27, 8), At(kVersion6_0, kFeaturePauseResume));
+  Parse<ResumeRequest>(OfType(29, 8), At(kVersion6_0, kFeaturePauseResume));
   for (const size_t size : {40, 56}) {
     const auto connect =
         Parse<SocketConnectRequest>(MessageBytes(21, size).Put(8, kImc).Put(24, kVmbfs));
@@ -261,6 +309,9 @@ TEST(BuildTest, ResultsHaveTheBytesOfTheSpecification) {
   EXPECT_THAT(BuildAllOffersDelivered(),
               ElementsAreArray(MessageBytes::FromHex("04000000 00000000")));
   EXPECT_THAT(BuildUnloadComplete(), ElementsAreArray(MessageBytes::FromHex("11000000 00000000")));
+  EXPECT_THAT(BuildModifyConnectionResponse(2),
+              ElementsAreArray(MessageBytes::FromHex("1a000000 00000000 02")));
+  EXPECT_THAT(BuildPauseResponse(), ElementsAreArray(MessageBytes::FromHex("1c000000 00000000")));
   const MessageBytes refused =
       MessageBytes(23, 44).Put(8, kImc).Put(24, kVmbfs).U32(40, 0xC0000236);
   EXPECT_THAT(BuildSocketConnectResult({kImc, kVmbfs}, kStatusConnectionRefused),

@@ -88,8 +88,8 @@ absl::StatusOr<GuestRequest> ParseContact(std::span<const std::byte> bytes) {
   if (request.version >= kVersion5_0) request.target_sint = message.target_sint;
   if (request.version >= kVersion5_1) request.target_vtl = message.target_vtl;
   if (request.version >= kVersion6_0) request.features = message.feature_flags.value();
-  request.parent_to_child_monitor_page_gpa = message.parent_to_child_monitor_page_gpa.value();
-  request.child_to_parent_monitor_page_gpa = message.child_to_parent_monitor_page_gpa.value();
+  request.monitor_pages = {message.parent_to_child_monitor_page_gpa.value(),
+                           message.child_to_parent_monitor_page_gpa.value()};
   if ((request.features & kFeatureClientId) != 0) {
     if (bytes.size() < sizeof(InitiateContact2Message)) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -100,13 +100,25 @@ absl::StatusOr<GuestRequest> ParseContact(std::span<const std::byte> bytes) {
   return request;
 }
 
-OpenChannelRequest ParseOpen(std::span<const std::byte> bytes) {
+absl::StatusOr<GuestRequest> ParseOpen(std::span<const std::byte> bytes, uint32_t features) {
   const auto message = Copy<OpenChannelMessage>(bytes);
-  return {.channel_id = message.channel_id.value(),
-          .open_id = message.open_id.value(),
-          .ring_gpadl_id = message.ring_gpadl_id.value(),
-          .target_vp = message.target_vp.value(),
-          .downstream_page_offset = message.downstream_page_offset.value()};
+  OpenChannelRequest request{.channel_id = message.channel_id.value(),
+                             .open_id = message.open_id.value(),
+                             .ring_gpadl_id = message.ring_gpadl_id.value(),
+                             .target_vp = message.target_vp.value(),
+                             .downstream_page_offset = message.downstream_page_offset.value()};
+  // Without it the firmware's messages have a tail too, of zeros without meaning.
+  if ((features & kFeatureGuestSignalParameters) != 0) {
+    if (bytes.size() < sizeof(OpenChannel2Message)) {
+      return absl::InvalidArgumentError(absl::StrCat("OpenChannel with signal parameters is ",
+                                                     bytes.size(),
+                                                     " bytes; at least 156 are needed"));
+    }
+    const auto tail = Copy<OpenChannel2Message>(bytes);
+    request.guest_signals = {.connection_id = tail.connection_id.value(),
+                             .event_flag = tail.event_flag.value()};
+  }
+  return request;
 }
 
 GpadlWords ParseWords(std::span<const std::byte> bytes) {
@@ -143,6 +155,12 @@ ModifyChannelRequest ParseModifyChannel(std::span<const std::byte> bytes) {
   return {.channel_id = message.channel_id.value(), .target_vp = message.target_vp.value()};
 }
 
+ModifyConnectionRequest ParseModifyConnection(std::span<const std::byte> bytes) {
+  const auto message = Copy<ModifyConnectionMessage>(bytes);
+  return {.monitor_pages = {message.parent_to_child_monitor_page_gpa.value(),
+                            message.child_to_parent_monitor_page_gpa.value()}};
+}
+
 OpenReservedChannelRequest ParseOpenReserved(std::span<const std::byte> bytes) {
   const auto message = Copy<OpenReservedChannelMessage>(bytes);
   return {.channel_id = message.channel_id.value(),
@@ -153,24 +171,6 @@ OpenReservedChannelRequest ParseOpenReserved(std::span<const std::byte> bytes) {
 SocketConnectRequest ParseSocketConnect(std::span<const std::byte> bytes) {
   const auto message = Copy<TlConnectRequestMessage>(bytes);
   return {.endpoint_id = message.endpoint_id, .service_id = message.service_id};
-}
-
-template <typename Message>
-Message NewMessage(MessageType type) {
-  Message message{};
-  message.header.type = static_cast<uint32_t>(type);
-  return message;
-}
-
-template <typename Message>
-HostMessage BytesOf(const Message& message) {
-  static_assert(sizeof(Message) <= kMessageBytesMax);
-  const auto bytes = std::as_bytes(std::span(&message, 1));
-  return HostMessage(bytes.begin(), bytes.end());
-}
-
-HostMessage BuildHeaderOnly(MessageType type) {
-  return BytesOf(NewMessage<HeaderOnlyMessage>(type));
 }
 
 }  // namespace
@@ -191,7 +191,7 @@ absl::StatusOr<GuestRequest> ParseGuestMessage(std::span<const std::byte> messag
     case MessageType::kUnload:
       return UnloadRequest{};
     case MessageType::kOpenChannel:
-      return ParseOpen(message);
+      return ParseOpen(message, protocol->features);
     case MessageType::kCloseChannel:
       return CloseChannelRequest{Copy<ChannelIdMessage>(message).channel_id.value()};
     case MessageType::kRelIdReleased:
@@ -211,87 +211,16 @@ absl::StatusOr<GuestRequest> ParseGuestMessage(std::span<const std::byte> messag
           Copy<CloseReservedChannelMessage>(message).channel_id.value()};
     case MessageType::kTlConnectRequest:
       return ParseSocketConnect(message);
+    case MessageType::kModifyConnection:
+      return ParseModifyConnection(message);
+    case MessageType::kPause:
+      return PauseRequest{};
+    case MessageType::kResume:
+      return ResumeRequest{};
     default:
       return absl::InvalidArgumentError(
           absl::StrCat("message type ", static_cast<uint32_t>(*type), " is not served"));
   }
-}
-
-HostMessage BuildVersionUnsupported() {
-  return BytesOf(NewMessage<VersionResponseMessage>(MessageType::kVersionResponse));
-}
-
-HostMessage BuildVersionResponse(const Protocol& protocol, uint8_t connection_state) {
-  VersionResponse2Message message{};
-  message.response = NewMessage<VersionResponseMessage>(MessageType::kVersionResponse);
-  message.response.version_supported = 1;
-  message.response.connection_state = connection_state;
-  message.response.message_connection_id =
-      protocol.version < kVersion5_0 ? protocol.version : kMessageConnection;
-  if (protocol.version < kVersion6_0) return BytesOf(message.response);
-  message.supported_features = protocol.features;
-  return BytesOf(message);
-}
-
-HostMessage BuildOfferChannel(const OfferContents& offer) {
-  auto message = NewMessage<OfferChannelMessage>(MessageType::kOfferChannel);
-  message.interface_id = offer.interface_id;
-  message.instance_id = offer.instance_id;
-  message.flags = offer.flags;
-  message.user_defined = offer.user_defined;
-  message.subchannel_index = offer.subchannel_index;
-  message.channel_id = offer.channel_id;
-  message.monitor_id = kMonitorIdNone;
-  message.dedicated_interrupt = kOfferDedicatedInterrupt;
-  message.connection_id = offer.connection_id;
-  return BytesOf(message);
-}
-
-HostMessage BuildRescindChannelOffer(uint32_t channel_id) {
-  auto message = NewMessage<ChannelIdMessage>(MessageType::kRescindChannelOffer);
-  message.channel_id = channel_id;
-  return BytesOf(message);
-}
-
-HostMessage BuildAllOffersDelivered() { return BuildHeaderOnly(MessageType::kAllOffersDelivered); }
-
-HostMessage BuildOpenChannelResult(uint32_t channel_id, uint32_t open_id, uint32_t status) {
-  auto message = NewMessage<OpenChannelResultMessage>(MessageType::kOpenChannelResult);
-  message.channel_id = channel_id;
-  message.open_id = open_id;
-  message.status = status;
-  return BytesOf(message);
-}
-
-HostMessage BuildGpadlCreated(uint32_t channel_id, uint32_t gpadl_id, uint32_t status) {
-  auto message = NewMessage<GpadlCreatedMessage>(MessageType::kGpadlCreated);
-  message.channel_id = channel_id;
-  message.gpadl_id = gpadl_id;
-  message.status = status;
-  return BytesOf(message);
-}
-
-HostMessage BuildGpadlTorndown(uint32_t gpadl_id) {
-  auto message = NewMessage<GpadlTorndownMessage>(MessageType::kGpadlTorndown);
-  message.gpadl_id = gpadl_id;
-  return BytesOf(message);
-}
-
-HostMessage BuildUnloadComplete() { return BuildHeaderOnly(MessageType::kUnloadComplete); }
-
-HostMessage BuildModifyChannelResponse(uint32_t channel_id, uint32_t status) {
-  auto message = NewMessage<ModifyChannelResponseMessage>(MessageType::kModifyChannelResponse);
-  message.channel_id = channel_id;
-  message.status = status;
-  return BytesOf(message);
-}
-
-HostMessage BuildSocketConnectResult(const SocketConnectRequest& request, uint32_t status) {
-  auto message = NewMessage<TlConnectRequestResultMessage>(MessageType::kTlConnectRequestResult);
-  message.endpoint_id = request.endpoint_id;
-  message.service_id = request.service_id;
-  message.status = status;
-  return BytesOf(message);
 }
 
 }  // namespace vmbfs::hyperv
