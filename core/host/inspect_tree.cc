@@ -51,6 +51,11 @@ void AddBus(Node& vm, const std::optional<hyperv::BusStatus>& status) {
   bus.Add("features", uint64_t{status->features});
   bus.Add("target_vp", uint64_t{status->target_vp});
   bus.Add("offers_requested", status->offers_requested);
+  bus.Add("client_id", status->client_id);
+  bus.Add("parent_to_child_monitor_page_gpa", status->parent_to_child_monitor_page_gpa);
+  bus.Add("child_to_parent_monitor_page_gpa", status->child_to_parent_monitor_page_gpa);
+  bus.Add("paused", status->paused);
+  bus.Add("messages_held", uint64_t{status->messages_held});
   bus.Add("messages_received", status->messages_received);
   bus.Add("messages_dropped", status->messages_dropped);
   bus.Add("messages_sent", status->messages_sent);
@@ -64,6 +69,8 @@ void AddChannel(Node& channels, const VmDeviceStatus& status) {
   channel.Add("channel_id", uint64_t{status.channel.bus.channel_id});
   channel.Add("state", status.channel.bus.state);
   channel.Add("target_vp", uint64_t{status.channel.bus.target_vp});
+  channel.Add("connection_id", uint64_t{status.channel.bus.connection_id});
+  channel.Add("event_flag", uint64_t{status.channel.bus.event_flag});
   channel.Add("open", status.channel.open);
   channel.Add("fault", status.channel.fault);
   channel.Add("faults", status.channel.faults);
