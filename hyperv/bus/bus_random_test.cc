@@ -1,7 +1,9 @@
 // Long random lives of a bus: valid and mangled messages, offers, revokes,
 // resets, and devices that answer late and in any order. A model of the device
-// side checks every call of the bus; afterwards a fresh guest is always served.
+// side checks every call of the bus, and that nothing reaches a guest that
+// pauses or disconnects; afterwards a fresh guest is always served.
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <random>
@@ -19,6 +21,10 @@ class ModelPort final : public BusPort {
   struct Question {
     enum Kind { kOpen, kClose, kModify } kind;
   };
+  struct Signals {
+    uint32_t connection_id;
+    uint16_t event_flag;
+  };
 
   void SendMessage(uint32_t, uint8_t sint, std::span<const std::byte> message) override {
     ASSERT_GE(message.size(), 8u);
@@ -27,10 +33,24 @@ class ModelPort final : public BusPort {
     ++sent_by_type[type];
     if (type == 17) ExpectNothingInUse();
     if (type == 15 && message[8] == std::byte{1}) ExpectNothingInUse();
+    const bool ends_connection = type == 17 || (type == 15 && sint == 2);
+    if (ends_connection) paused = disconnecting = false;
+    EXPECT_FALSE(paused && sint == 2) << "type " << type << " to a guest that pauses";
+    EXPECT_FALSE(disconnecting && sint == 2) << "type " << type << " while disconnecting";
+    if (type == 28) paused = true;
   }
   void OpenChannel(const OpenRequest& request) override {
     EXPECT_TRUE(live.contains(request.offer));
-    EXPECT_TRUE(in_use.insert(request.offer).second) << "opened twice";
+    EXPECT_TRUE(request.connection_id != 0 && request.connection_id < 1u << 24);
+    EXPECT_LT(request.event_flag, 2048);
+    for (const auto& [other, signals] : in_use) {
+      EXPECT_NE(signals.connection_id, request.connection_id);
+      EXPECT_NE(signals.event_flag, request.event_flag);
+    }
+    const Signals signals{request.connection_id, request.event_flag};
+    EXPECT_TRUE(in_use.emplace(request.offer, signals).second) << "opened twice";
+    ++opens;
+    if (request.event_flag != request.channel_id) ++opened_with_guest_signals;
     EXPECT_GE(request.incoming_page_frames.size(), 2u);
     EXPECT_GE(request.outgoing_page_frames.size(), 2u);
     questions[request.offer].push_back({Question::kOpen});
@@ -49,14 +69,18 @@ class ModelPort final : public BusPort {
     EXPECT_TRUE(revoked.contains(offer));
     EXPECT_FALSE(in_use.contains(offer)) << "released while in use";
   }
-  void DropQueuedMessages() override {}
+  void DropQueuedMessages() override { paused = false; }
 
   void ExpectNothingInUse() const { EXPECT_TRUE(in_use.empty()) << "a ring is still in use"; }
 
   std::map<uint64_t, uint64_t> sent_by_type;
-  std::set<OfferId> live;     // offered and not released
-  std::set<OfferId> revoked;  // of all times
-  std::set<OfferId> in_use;   // from OpenChannel to a refusal or CloseDone
+  uint64_t opens = 0;
+  uint64_t opened_with_guest_signals = 0;
+  bool paused = false;                // from PauseResponse to Resume or the end
+  bool disconnecting = false;         // since an earlier step
+  std::set<OfferId> live;             // offered and not released
+  std::set<OfferId> revoked;          // of all times
+  std::map<OfferId, Signals> in_use;  // from OpenChannel to a refusal or CloseDone
   std::set<OfferId> closing;
   std::map<OfferId, std::deque<Question>> questions;
 };
@@ -116,48 +140,87 @@ class BusRandomTest : public ::testing::TestWithParam<uint32_t> {
     bus_.Revoke(offer);
   }
 
-  std::vector<std::byte> ValidMessage() {
+  // Mostly a channel that the guest has, so that lives go deep.
+  BusChannelStatus PickChannel() {
+    const std::vector<BusChannelStatus> channels = bus_.channels();
+    BusChannelStatus picked;
+    if (!channels.empty() && Pick(8) != 0) {
+      picked = channels[Pick(static_cast<uint32_t>(channels.size()))];
+    }
+    if (picked.channel_id == 0) picked.channel_id = Pick(kInstances + 2);
+    return picked;
+  }
+
+  std::vector<std::byte> ContactMessage() {
     static constexpr uint32_t kVersions[] = {0x00060000, 0x00050003, 0x00040001, 0x00020004, 7};
-    const uint32_t channel = Pick(kInstances + 2);
-    const uint32_t gpadl = Pick(4);
-    switch (Pick(24)) {
+    const uint32_t version = Pick(2) == 0 ? 0x00060000 : kVersions[Pick(5)];
+    return MessageBytes(14, 56).U32(8, version).U32(20, Pick(256)).bytes();
+  }
+
+  // A ring of 4 to 28 pages; the longest needs a body.
+  std::vector<std::byte> GpadlMessage(uint32_t channel_id, uint32_t gpadl_id) {
+    const auto pages = static_cast<uint16_t>(4 * (1 + Pick(7)));
+    MessageBytes message = MessageBytes(8, 240).U32(8, channel_id).U32(12, gpadl_id);
+    message.U16(16, static_cast<uint16_t>(8 * (pages + 1))).U16(18, 1);
+    return message.U32(20, 4096u * pages).bytes();
+  }
+
+  std::vector<std::byte> OpenMessage(uint32_t channel_id, uint32_t gpadl_id) {
+    static constexpr uint32_t kConnections[] = {0, 4, 0x2001, 0x2002, 0x5000, 0xFFFFFF, 0x1000000};
+    static constexpr uint16_t kEventFlags[] = {0, 1, 2, 60, 2047, 2048};
+    MessageBytes open = MessageBytes(5, 156).U32(8, channel_id).U32(16, gpadl_id).U32(24, 2);
+    return open.U32(148, kConnections[Pick(7)]).U16(152, kEventFlags[Pick(6)]).bytes();
+  }
+
+  std::vector<std::byte> ValidMessage() {
+    const BusStatus status = bus_.status();
+    if (status.state == "disconnected" && Pick(4) != 0) return ContactMessage();
+    if (status.state == "connected" && !status.offers_requested && Pick(4) != 0) {
+      return MessageBytes(3, 8).bytes();
+    }
+    const BusChannelStatus picked = PickChannel();
+    const uint32_t channel = picked.channel_id;
+    const uint32_t gpadl = Pick(2);
+    if (picked.state == "revoked" && Pick(2) == 0) {
+      return MessageBytes(13, 12).U32(8, channel).bytes();
+    }
+    if (picked.state == "closed" && picked.gpadl_count == 0 && Pick(2) == 0) {
+      return GpadlMessage(channel, gpadl);
+    }
+    switch (Pick(64)) {
       case 0:
-        return MessageBytes(14, 56).U32(8, kVersions[Pick(5)]).U32(20, 8).bytes();
+        return ContactMessage();
       case 1:
-      case 2:
-      case 3:
-        return MessageBytes(3, 8).bytes();
-      case 4:
         return MessageBytes(16, 8).bytes();
+      case 2:
+        return MessageBytes(3, 8).bytes();
+      case 3:
+        return MessageBytes(13, 12).U32(8, channel).bytes();
+      case 4:
+        return MessageBytes(18, 28).U32(8, channel).U32(16, 2).bytes();
       case 5:
+        return MessageBytes(25, 24).U64(8, Pick(3)).U64(16, Pick(3)).bytes();
       case 6:
+        return MessageBytes(27, 8).bytes();
       case 7:
       case 8:
-        return MessageBytes(7, 12).U32(8, channel).bytes();
-      case 9:
-      case 10:
-        return MessageBytes(13, 12).U32(8, channel).bytes();
-      case 11:
-        return MessageBytes(22, 16).U32(8, channel).U32(12, Pick(3)).bytes();
-      case 12:
-      case 13:
-        return MessageBytes(11, 16).U32(8, channel).U32(12, gpadl).bytes();
-      case 14:
-        return MessageBytes(9, 240).U32(12, gpadl).bytes();
-      case 15:
-        return MessageBytes(18, 28).U32(8, channel).U32(16, 2).bytes();
-      case 16:
-      case 17:
-      case 18:
-      case 19: {
-        // A ring of 4 to 28 pages; the longest needs a body.
-        const auto pages = static_cast<uint16_t>(4 * (1 + Pick(7)));
-        MessageBytes message = MessageBytes(8, 240).U32(8, channel).U32(12, gpadl);
-        message.U16(16, static_cast<uint16_t>(8 * (pages + 1))).U16(18, 1);
-        return message.U32(20, 4096u * pages).bytes();
-      }
+        return MessageBytes(29, 8).bytes();
       default:
-        return MessageBytes(5, 156).U32(8, channel).U32(16, gpadl).U32(24, 2).bytes();
+        break;
+    }
+    switch (Pick(7)) {
+      case 0:
+        return MessageBytes(7, 12).U32(8, channel).bytes();
+      case 1:
+        return MessageBytes(22, 16).U32(8, channel).U32(12, Pick(3)).bytes();
+      case 2:
+        return MessageBytes(11, 16).U32(8, channel).U32(12, gpadl).bytes();
+      case 3:
+        return MessageBytes(9, 240).U32(12, gpadl).bytes();
+      case 4:
+        return GpadlMessage(channel, gpadl);
+      default:
+        return OpenMessage(channel, gpadl);
     }
   }
 
@@ -167,7 +230,10 @@ class BusRandomTest : public ::testing::TestWithParam<uint32_t> {
     for (uint32_t flips = Pick(8) == 0 ? 1 + Pick(4) : 0; flips > 0 && !message.empty(); --flips) {
       message[Pick(static_cast<uint32_t>(message.size()))] ^= static_cast<std::byte>(1u << Pick(8));
     }
-    bus_.HandleMessage(Pick(16) == 0 ? Pick(6) : 1, message);
+    const uint32_t connection = Pick(16) == 0 ? Pick(6) : 1;
+    const bool resumes = message.size() >= 8 && NumberAt(message, 0, 4) == 29;
+    if (resumes && (connection == 1 || connection == 4)) port_.paused = false;
+    bus_.HandleMessage(connection, message);
   }
 
   void Step() {
@@ -197,6 +263,10 @@ class BusRandomTest : public ::testing::TestWithParam<uint32_t> {
     EXPECT_LE(status.gpadl_count, GpadlTable::kGpadlsMax);
     EXPECT_LE(status.gpadl_pages, GpadlTable::kPageFramesMax);
     EXPECT_LE(status.last_drop_reason.size(), 200u);
+    EXPECT_LE(status.messages_held, status.paused ? 3 * kInstances : 0);
+    EXPECT_TRUE(!status.paused || port_.paused);
+    port_.disconnecting = status.state == "disconnecting";
+    held_max_ = std::max(held_max_, status.messages_held);
     EXPECT_EQ(bus_.channels().size(), port_.live.size());
     for (const BusChannelStatus& each : bus_.channels()) {
       EXPECT_TRUE(port_.live.contains(each.offer));
@@ -227,6 +297,7 @@ class BusRandomTest : public ::testing::TestWithParam<uint32_t> {
   }
 
   std::mt19937 random_{GetParam()};
+  size_t held_max_ = 0;
   ModelPort port_;
   Bus bus_{port_};
 };
@@ -241,9 +312,12 @@ TEST_P(BusRandomTest, AnyLifeEndsWithAFreshGuestServed) {
     ExpectFreshGuestIsServed();
   }
   // The lives were worth living: every answer and every way out was seen.
-  for (const uint64_t type : {1, 2, 4, 6, 10, 12, 15, 17, 24}) {
+  for (const uint64_t type : {1, 2, 4, 6, 10, 12, 15, 17, 24, 26, 28}) {
     EXPECT_GT(port_.sent_by_type[type], 0u) << type;
   }
+  EXPECT_GT(port_.opens, 200u);
+  EXPECT_GT(port_.opened_with_guest_signals, 10u);
+  EXPECT_GT(held_max_, 2u);
   EXPECT_GT(port_.revoked.size(), 10u);
 }
 
