@@ -35,6 +35,7 @@ TEST_F(BusChannelsTest, FirmwareOpenIsAnsweredWithTheExactBytes) {
       ElementsAreArray(MessageBytes::FromHex("06000000 00000000 01000000 00000000 00000000")));
 }
 
+// Statement 38.
 TEST_F(BusChannelsTest, LongOpenIsServedAndItsTailIgnored) {
   for (const uint32_t version : {0x00030000u, 0x00060000u}) {
     ConnectWithOneChannel(version);
@@ -51,6 +52,7 @@ TEST_F(BusChannelsTest, LongOpenIsServedAndItsTailIgnored) {
   EXPECT_EQ(port_.opens().size(), 2u);
 }
 
+// Statement 40.
 TEST_F(BusChannelsTest, BadRingsAreRefusedAndTheChannelCanBeOpenedAfterwards) {
   ConnectWithOneChannel();
   CreateGpadl(1, 5, 10);
@@ -80,6 +82,7 @@ TEST_F(BusChannelsTest, BadRingsAreRefusedAndTheChannelCanBeOpenedAfterwards) {
                           "port: close offer1", "port: open offer1"));
 }
 
+// Statement 40.
 TEST_F(BusChannelsTest, OpenThatTheDeviceRefusesLeavesTheChannelClosedAndOpenable) {
   ConnectWithOneChannel();
   CreateGpadl(1, 5);
@@ -94,6 +97,7 @@ TEST_F(BusChannelsTest, OpenThatTheDeviceRefusesLeavesTheChannelClosedAndOpenabl
   EXPECT_THAT(log(), ElementsAre("port: open offer1", "open result 1 open_id=77 ok"));
 }
 
+// Statement 42.
 TEST_F(BusChannelsTest, CloseHasNoAnswerAndAnImmediateOpenFollowsIt) {
   ConnectAndOpen();
   Close(1);
@@ -143,6 +147,7 @@ TEST_F(BusChannelsTest, AnswersNobodyWaitsForAreIgnored) {
   EXPECT_EQ(StateOf(imc_), "closed");
 }
 
+// Statement 52.
 TEST_F(BusChannelsTest, ReservedOpenIsRefusedAtThePlaceItNames) {
   ConnectWithOneChannel();
   const auto open_reserved = [&](uint32_t channel, uint32_t sint) {
@@ -157,6 +162,7 @@ TEST_F(BusChannelsTest, ReservedOpenIsRefusedAtThePlaceItNames) {
   EXPECT_EQ(StateOf(imc_), "closed");
 }
 
+// Statement 44.
 TEST_F(BusChannelsTest, ModifyMovesTheProcessorAndIsAnsweredFrom53On) {
   ConnectAndOpen(0x00050003);
   Modify(1, 3);
@@ -169,6 +175,7 @@ TEST_F(BusChannelsTest, ModifyMovesTheProcessorAndIsAnsweredFrom53On) {
   EXPECT_EQ(bus_.channels()[0].target_vp, 3u);
 }
 
+// Statement 44.
 TEST_F(BusChannelsTest, ModifyBelow53IsSilentAndTheNewestProcessorFollows) {
   ConnectAndOpen(0x00040001);
   Modify(1, 3);
@@ -182,10 +189,17 @@ TEST_F(BusChannelsTest, ModifyBelow53IsSilentAndTheNewestProcessorFollows) {
   EXPECT_THAT(log(), IsEmpty());
 }
 
+// Statement 44.
 TEST_F(BusChannelsTest, ModifyThatCannotBeFails) {
   ConnectAndOpen();
+  const OfferId boot = Offer(kBoot);
+  log();
   Modify(1, kNoVp);
-  Modify(2, 3);
+  Modify(2, 3);  // boot's, which is closed
+  Modify(3, 3);  // nobody's
+  EXPECT_THAT(log(), ElementsAre("modify response 1 0x8000ffff", "modify response 2 0x8000ffff",
+                                 "modify response 3 0x8000ffff"));
+  EXPECT_EQ(StateOf(boot), "closed");
   Modify(1, 3);
   log();
   bus_.ModifyDone(imc_, absl::InternalError("no such processor"));
@@ -193,6 +207,7 @@ TEST_F(BusChannelsTest, ModifyThatCannotBeFails) {
   EXPECT_EQ(bus_.channels()[0].target_vp, 0u);
 }
 
+// Statement 43.
 TEST_F(BusChannelsTest, ModifyOfAChannelWithoutInterruptsFails) {
   ConnectWithOneChannel();
   CreateGpadl(1, 5);
@@ -229,8 +244,9 @@ TEST_F(BusChannelsTest, NextProcessorOfAnEarlierOpenIsForgotten) {
   EXPECT_EQ(bus_.channels()[0].target_vp, 5u);
 }
 
-// Section 3.3: what each request gets in each state. "drop" is no answer and no
-// change; other entries are what the bus says and the state it ends in.
+// Statement 41, and the rest of section 3.3: what each request gets in each
+// state. "drop" is no answer and no change; other entries are what the bus says
+// and the state it ends in.
 struct Cell {
   std::vector<std::string> log;
   std::string state;  // empty: unchanged

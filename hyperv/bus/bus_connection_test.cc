@@ -22,6 +22,7 @@ constexpr uint32_t kServedVersions[] = {0x00020004, 0x00030000, 0x00040000, 0x00
 
 class BusConnectionTest : public BusTest {};
 
+// Statement 14.
 TEST_F(BusConnectionTest, FirmwareContactGetsTheExactReplyOfTheSpecification) {
   Post(
       MessageBytes::FromHex("0e 00 00 00 00 00 00 00 00 00 06 00 00 00 00 00"
@@ -38,6 +39,8 @@ TEST_F(BusConnectionTest, FirmwareContactGetsTheExactReplyOfTheSpecification) {
   EXPECT_EQ(bus_.status().features, 8u);
 }
 
+// Statement 9.
+// Statement 10.
 TEST_F(BusConnectionTest, EachSupportedVersionIsAcceptedOnBothConnections) {
   for (const uint32_t version : kServedVersions) {
     for (const uint32_t connection : {1u, 4u}) {
@@ -48,10 +51,13 @@ TEST_F(BusConnectionTest, EachSupportedVersionIsAcceptedOnBothConnections) {
       if (version == 0x00060000) expected += " features=0x0";
       EXPECT_THAT(log(), ElementsAre(expected)) << version;
       EXPECT_EQ(bus_.status().state, "connected");
+      RequestOffers();  // on connection 1, which the answer names
+      EXPECT_THAT(log(), ElementsAre("all offers delivered"));
     }
   }
 }
 
+// Statement 11.
 TEST_F(BusConnectionTest, UnknownVersionsAreRefusedAndALaterAttemptSucceeds) {
   Offer(kImc);
   for (const uint32_t version :
@@ -68,6 +74,7 @@ TEST_F(BusConnectionTest, LinuxFindsTheNewestVersionFirst) {
   EXPECT_THAT(log(), ElementsAre("version state=0 word=0x1 features=0x0"));
 }
 
+// Statement 12.
 TEST_F(BusConnectionTest, FeaturesAreThoseOfBothSidesAndUnknownBitsAreCleared) {
   for (const auto& [requested, answered] :
        {std::pair{0xFFFFFFFFu, "2d"}, {0x6Fu, "2d"}, {0x67u, "25"}, {0xD2u, "0"}}) {
@@ -79,12 +86,14 @@ TEST_F(BusConnectionTest, FeaturesAreThoseOfBothSidesAndUnknownBitsAreCleared) {
   EXPECT_EQ(bus_.status().features, 0u);
 }
 
+// Statement 13.
 TEST_F(BusConnectionTest, ClientIdFlagWithTheShortFormGetsNoReply) {
   Post(ContactMessage(0x00060000).U32(20, 8));
   EXPECT_THAT(log(), IsEmpty());
   EXPECT_EQ(bus_.status().state, "disconnected");
 }
 
+// Statement 15.
 TEST_F(BusConnectionTest, AnotherSintOnConnection4IsRefusedThereAndChangesNothing) {
   ConnectAndOpen();
   Post(ContactMessage(0x00060000).U32(12, 3).U8(16, 5), 4);
@@ -97,6 +106,7 @@ TEST_F(BusConnectionTest, AnotherSintOnConnection4IsRefusedThereAndChangesNothin
   EXPECT_THAT(log(), Contains("version state=0 word=0x1 features=0x0"));
 }
 
+// Statement 15.
 TEST_F(BusConnectionTest, AnotherTrustLevelOnConnection4GetsNoReply) {
   Post(ContactMessage(0x00050001).U8(16, 2).U8(17, 1), 4);
   EXPECT_THAT(log(), IsEmpty());
@@ -104,6 +114,7 @@ TEST_F(BusConnectionTest, AnotherTrustLevelOnConnection4GetsNoReply) {
   EXPECT_THAT(log(), ElementsAre("version state=0 word=0x1"));
 }
 
+// Statement 16.
 TEST_F(BusConnectionTest, TargetVpCountsFrom30On) {
   Post(ContactMessage(0x00030000).U32(12, 3));
   RequestOffers();
@@ -114,7 +125,13 @@ TEST_F(BusConnectionTest, TargetVpCountsFrom30On) {
   EXPECT_THAT(log(), ElementsAre("version state=0 word=0x20004", "all offers delivered"));
 }
 
+// Statement 17.
 TEST_F(BusConnectionTest, ExactlyOneMonitorPageGivesState2AndNoConnection) {
+  Post(ContactMessage(0x00060000).U64(24, 0x1000).U64(32, 0x2000));
+  EXPECT_EQ(bus_.status().state, "connected");
+  Contact(0x00060000);
+  EXPECT_EQ(bus_.status().state, "connected");
+  log();
   for (const size_t offset : {24, 32}) {
     Post(ContactMessage(0x00020004).U64(offset, 0x1000));
     Post(ContactMessage(0x00060000).U64(offset, 0x1000));
@@ -124,6 +141,7 @@ TEST_F(BusConnectionTest, ExactlyOneMonitorPageGivesState2AndNoConnection) {
   }
 }
 
+// Statement 18.
 TEST_F(BusConnectionTest, ContactWhileConnectedClosesFirstAndAnswersThenWithNothingBetween) {
   ConnectAndOpen();
   TearDownGpadl(1, 5);
@@ -135,14 +153,18 @@ TEST_F(BusConnectionTest, ContactWhileConnectedClosesFirstAndAnswersThenWithNoth
   EXPECT_EQ(bus_.status().gpadl_count, 0u);
 }
 
+// Statement 19.
 TEST_F(BusConnectionTest, UnsupportedVersionWhileConnectedEndsTheOldConnection) {
-  ConnectWithOneChannel();
+  ConnectAndOpen();
   Contact(0x00070000);
+  EXPECT_THAT(log(), ElementsAre("port: close offer1"));
+  bus_.CloseDone(imc_);
   EXPECT_THAT(log(), ElementsAre("unsupported"));
   EXPECT_EQ(bus_.status().state, "disconnected");
   EXPECT_EQ(StateOf(imc_), "released");
 }
 
+// Statement 20.
 TEST_F(BusConnectionTest, BeforeContactEverythingElseIsDropped) {
   Offer(kImc);
   for (uint32_t type = 0; type < 32; ++type) {
@@ -154,6 +176,8 @@ TEST_F(BusConnectionTest, BeforeContactEverythingElseIsDropped) {
   ExpectFreshGuestIsServed();
 }
 
+// Statement 7.
+// Statement 8.
 TEST_F(BusConnectionTest, BadMessagesAndHostTypesAreDroppedAndTheConnectionGoesOn) {
   ConnectAndOpen();
   const uint64_t dropped_before = bus_.status().messages_dropped;
@@ -199,6 +223,8 @@ TEST_F(BusConnectionTest, UnloadOfAnIdleConnectionIsAnsweredAtTheOldProcessor) {
   EXPECT_EQ(bus_.status().version, "");
 }
 
+// Statement 49.
+// Statement 50.
 TEST_F(BusConnectionTest, UnloadIsAnsweredOnceAndLastWhenEveryDeviceHasClosed) {
   // An open, an opening, a closing and a revoked channel, and an incomplete GPADL.
   std::vector<OfferId> offers;
@@ -234,6 +260,7 @@ TEST_F(BusConnectionTest, UnloadIsAnsweredOnceAndLastWhenEveryDeviceHasClosed) {
   ExpectFreshGuestIsServed();
 }
 
+// Statement 50.
 TEST_F(BusConnectionTest, ContactWhileUnloadDrainsTakesItsPlace) {
   ConnectAndOpen();
   Unload();
@@ -244,6 +271,7 @@ TEST_F(BusConnectionTest, ContactWhileUnloadDrainsTakesItsPlace) {
   EXPECT_THAT(log(), ElementsAre("version state=0 word=0x1"));
 }
 
+// Statement 49.
 TEST_F(BusConnectionTest, FirmwareExitWithEverythingOpenIsOneUnloadComplete) {
   ConnectAndOpen(0x00060000);
   Unload();
@@ -304,6 +332,7 @@ class BusResetTest : public BusTest, public ::testing::WithParamInterface<const 
   }
 };
 
+// Statement 51.
 TEST_P(BusResetTest, ResetLeavesABusThatServesAFreshGuest) {
   Reach(GetParam());
   ASSERT_EQ(StateOf(imc_), GetParam());
@@ -317,6 +346,7 @@ TEST_P(BusResetTest, ResetLeavesABusThatServesAFreshGuest) {
   ExpectFreshGuestIsServed();
 }
 
+// Statement 49.
 TEST_P(BusResetTest, UnloadIsAnsweredExactlyOnce) {
   Reach(GetParam());
   if (std::string(GetParam()) == "released") Contact(0x00050003);

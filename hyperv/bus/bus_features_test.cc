@@ -1,5 +1,5 @@
 // What is agreed on by feature flags: signals that the guest specifies, modify
-// connection, client id. Statements 38 and 39 of shared/specs/vmbus.md 13.
+// connection, client id (shared/specs/vmbus.md 2.2, 2.7, 3.8).
 
 #include "hyperv/bus/bus_test_fixture.h"
 

@@ -27,6 +27,7 @@ class BusGpadlsTest : public BusTest {
   }
 };
 
+// Statement 30.
 TEST_F(BusGpadlsTest, FirmwareRingIsCreatedFromItsExactBytes) {
   std::vector<std::byte> message = MessageBytes::FromHex(
       "08 00 00 00 00 00 00 00 01 00 00 00 01 00 00 00"
@@ -43,6 +44,8 @@ TEST_F(BusGpadlsTest, FirmwareRingIsCreatedFromItsExactBytes) {
                                              "0a000000 00000000 01000000 01000000 00000000")));
 }
 
+// Statement 28.
+// Statement 30.
 TEST_F(BusGpadlsTest, EverySizeWorksExactAndPadded) {
   uint32_t gpadl_id = 0xE1E10;
   for (const size_t pages : {1, 26, 27, 54, 55, 1024, 8190}) {
@@ -59,11 +62,20 @@ TEST_F(BusGpadlsTest, EverySizeWorksExactAndPadded) {
   EXPECT_EQ(bus_.status().gpadl_pages, 2u * (1 + 26 + 27 + 54 + 55 + 1024 + 8190));
 }
 
-TEST_F(BusGpadlsTest, RandomMessageNumbersWork) {
+// Statement 29.
+TEST_F(BusGpadlsTest, RandomMessageNumbersWorkAndJunkBehindTheRangeIsIgnored) {
   auto messages = GpadlMessages(1, 5, 100, false);
   for (uint32_t i = 1; i < messages.size(); ++i) messages[i].U32(8, 0xDEADBEEF * i);
-  for (const auto& each : messages) Post(each);
+  for (const auto& each : messages) {
+    std::vector<std::byte> message = each.bytes();
+    message.resize(240, std::byte{0xFF});
+    Post(message);
+  }
   EXPECT_THAT(log(), ElementsAre("gpadl created 1/5 ok"));
+  Open(1);
+  ASSERT_EQ(port_.opens().size(), 1u);
+  EXPECT_EQ(port_.opens()[0].outgoing.size(), 95u);
+  EXPECT_EQ(port_.opens()[0].outgoing.back(), 0x1230u + 99);
 }
 
 TEST_F(BusGpadlsTest, LinuxProbeFitsTheLimits) {
@@ -76,20 +88,23 @@ TEST_F(BusGpadlsTest, LinuxProbeFitsTheLimits) {
                                  "gpadl created 1/925202 ok", "port: open offer2"));
 }
 
+// Statement 31.
 TEST_F(BusGpadlsTest, MalformedRangesFailAndTheIdIsUsableAfterwards) {
-  PostHeader(5, 1, {0, 1});                  // no bytes
-  PostHeader(5, 1, {4096ull << 32 | 1, 1});  // offset of a page
-  PostHeader(5, 1, {0xFFFFFFFF, 1});         // overflow
-  PostHeader(5, 1, {0x2000, 1});             // a page frame is missing
-  PostHeader(5, 0, {0x1000, 1});             // no range
-  PostHeader(5, 0, {});                      // nothing at all
-  PostHeader(5, 0xFFFF, {0x1000, 1});        // more ranges than words
-  EXPECT_THAT(log(), testing::AllOf(testing::SizeIs(7), Each("gpadl created 1/5 0x8000ffff")));
+  PostHeader(5, 1, {0, 1});                           // no bytes
+  PostHeader(5, 1, {4096ull << 32 | 1, 1, 1});        // offset of a page
+  PostHeader(5, 1, {0xFFFFFFFF, 1});                  // overflow
+  PostHeader(5, 1, {4095ull << 32 | 0xFFFFF001, 1});  // overflow with the offset
+  PostHeader(5, 1, {0x2000, 1});                      // a page frame is missing
+  PostHeader(5, 0, {0x1000, 1});                      // no range
+  PostHeader(5, 0, {});                               // nothing at all
+  PostHeader(5, 0xFFFF, {0x1000, 1});                 // more ranges than words
+  EXPECT_THAT(log(), testing::AllOf(testing::SizeIs(8), Each("gpadl created 1/5 0x8000ffff")));
   EXPECT_EQ(bus_.status().gpadl_count, 0u);
   CreateGpadl(1, 5);
   EXPECT_THAT(log(), ElementsAre("gpadl created 1/5 ok"));
 }
 
+// Statement 31.
 TEST_F(BusGpadlsTest, UnknownChannelFailsWithTheIdsGiven) {
   for (const uint32_t channel : {0u, 3u, 2047u, 2048u, 0xFFFFFFFFu}) {
     CreateGpadl(channel, 9);
@@ -97,6 +112,8 @@ TEST_F(BusGpadlsTest, UnknownChannelFailsWithTheIdsGiven) {
   }
 }
 
+// Statement 31.
+// Statement 32.
 TEST_F(BusGpadlsTest, DuplicateFailsAndTheExistingOneStaysUsable) {
   CreateGpadl(1, 5, 10);
   CreateGpadl(1, 5, 20);
@@ -106,6 +123,7 @@ TEST_F(BusGpadlsTest, DuplicateFailsAndTheExistingOneStaysUsable) {
   EXPECT_EQ(port_.opens()[0].incoming.size() + port_.opens()[0].outgoing.size(), 10u);
 }
 
+// Statement 33.
 TEST_F(BusGpadlsTest, IncompleteIdIsUniqueOverChannelsAndACompleteOneIsNot) {
   const auto first = GpadlMessages(1, 5, 30, false);
   Post(first[0]);
@@ -116,6 +134,7 @@ TEST_F(BusGpadlsTest, IncompleteIdIsUniqueOverChannelsAndACompleteOneIsNot) {
   EXPECT_THAT(log(), ElementsAre("gpadl created 1/5 ok", "gpadl created 2/5 ok"));
 }
 
+// Statement 34.
 TEST_F(BusGpadlsTest, BodyOfAnUnknownOrCompleteIdIsDropped) {
   CreateGpadl(1, 5);
   log();
@@ -126,6 +145,7 @@ TEST_F(BusGpadlsTest, BodyOfAnUnknownOrCompleteIdIsDropped) {
   EXPECT_EQ(bus_.status().messages_dropped, dropped + 2);
 }
 
+// Statement 35.
 TEST_F(BusGpadlsTest, TeardownOfAClosedRingIsAnsweredOnce) {
   CreateGpadl(1, 5);
   log();
@@ -136,6 +156,7 @@ TEST_F(BusGpadlsTest, TeardownOfAClosedRingIsAnsweredOnce) {
   EXPECT_THAT(log(), ElementsAre("gpadl torndown 5"));
 }
 
+// Statement 35.
 TEST_F(BusGpadlsTest, TeardownOfARingInUseIsAnsweredWhenTheCloseIsDone) {
   CreateGpadl(1, 5);
   Open(1);
@@ -158,6 +179,7 @@ TEST_F(BusGpadlsTest, TeardownWhileOpeningIsAnsweredAfterARefusedOpen) {
   EXPECT_THAT(log(), ElementsAre("open result 1 open_id=77 0x8000ffff", "gpadl torndown 5"));
 }
 
+// Statement 36.
 TEST_F(BusGpadlsTest, SeveralRangesAreAcceptedButAreNoRing) {
   std::vector<uint64_t> words;
   for (uint64_t range = 0; range < 2; ++range) {
@@ -169,6 +191,7 @@ TEST_F(BusGpadlsTest, SeveralRangesAreAcceptedButAreNoRing) {
   EXPECT_THAT(log(), ElementsAre("gpadl created 1/5 ok", "open result 1 open_id=77 0x8000ffff"));
 }
 
+// Statement 37.
 TEST_F(BusGpadlsTest, CreatesWithoutTeardownHitTheLimitWithAFailure) {
   MessageBytes header = GpadlMessages(1, 0, 1, false).front();
   for (uint32_t i = 0; i < 100'000; ++i) {

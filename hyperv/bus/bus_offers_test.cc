@@ -12,6 +12,8 @@ using ::testing::IsEmpty;
 
 class BusOffersTest : public BusTest {};
 
+// Statement 21.
+// Statement 22.
 TEST_F(BusOffersTest, ImcOfferHasTheExactBytesOfTheSpecification) {
   ConnectWithOneChannel();
   std::vector<std::byte> expected = MessageBytes::FromHex(
@@ -26,6 +28,7 @@ TEST_F(BusOffersTest, ImcOfferHasTheExactBytesOfTheSpecification) {
   EXPECT_THAT(port_.sent()[1].bytes, ElementsAreArray(expected));
 }
 
+// Statement 23.
 TEST_F(BusOffersTest, FlagsOfFeaturesNobodyAgreedToAreCleared) {
   ChannelOffer offer = PipeOffer(kImc);
   offer.flags = 0xFFFF;
@@ -35,6 +38,8 @@ TEST_F(BusOffersTest, FlagsOfFeaturesNobodyAgreedToAreCleared) {
   EXPECT_EQ(NumberAt(port_.sent()[1].bytes, 56, 2), 0xFFF1u);
 }
 
+// Statement 24.
+// Statement 25.
 TEST_F(BusOffersTest, OffersComeOnceAndInStableOrderWithOneEnd) {
   // Offered in the other order; IMC's wire bytes come first.
   Offer(kBoot);
@@ -50,6 +55,7 @@ TEST_F(BusOffersTest, OffersComeOnceAndInStableOrderWithOneEnd) {
   }
 }
 
+// Statement 26.
 TEST_F(BusOffersTest, DeviceAddedBeforeRequestOffersIsOnlyInTheListAndLaterAtOnce) {
   Contact(0x00050003);
   log();
@@ -61,6 +67,7 @@ TEST_F(BusOffersTest, DeviceAddedBeforeRequestOffersIsOnlyInTheListAndLaterAtOnc
   EXPECT_THAT(log(), ElementsAre("offer 2"));
 }
 
+// Statement 27.
 TEST_F(BusOffersTest, DuplicateKeyIsRefusedAndAnotherSubchannelIsNot) {
   Offer(kImc);
   EXPECT_TRUE(absl::IsAlreadyExists(bus_.Offer(PipeOffer(kImc)).status()));
@@ -69,6 +76,7 @@ TEST_F(BusOffersTest, DuplicateKeyIsRefusedAndAnotherSubchannelIsNot) {
   EXPECT_TRUE(bus_.Offer(subchannel).ok());
 }
 
+// Statement 25.
 TEST_F(BusOffersTest, ChannelsAreBoundedAndTheirIdsAreUniqueFrom1To2047) {
   for (uint32_t i = 0; i < 2047; ++i) {
     Guid instance;
@@ -92,6 +100,7 @@ TEST_F(BusOffersTest, RevokeOfAnOfferTheGuestNeverSawReleasesAtOnce) {
   EXPECT_THAT(bus_.channels(), IsEmpty());
 }
 
+// Statement 45.
 TEST_F(BusOffersTest, RevokeOfAClosedChannelRescindsAndWaitsForTheRelease) {
   ConnectWithOneChannel();
   bus_.Revoke(imc_);
@@ -138,6 +147,7 @@ TEST_F(BusOffersTest, RevokeWhileClosingForgetsTheNextOpen) {
   EXPECT_THAT(log(), ElementsAre("rescind 1"));
 }
 
+// Statement 45.
 TEST_F(BusOffersTest, TeardownThatWaitsIsAnsweredBeforeTheRescindAndOthersAreKept) {
   ConnectAndOpen();
   CreateGpadl(1, 6);
@@ -162,6 +172,7 @@ TEST_F(BusOffersTest, GpadlsOfARevokedChannelAreAnsweredAtOnce) {
                                  "gpadl torndown 7"));
 }
 
+// Statement 46.
 TEST_F(BusOffersTest, ReofferWaitsForTheReleaseAndKeepsTheId) {
   Offer(kBoot);
   ConnectWithOneChannel();  // IMC is 1, boot is 2
@@ -176,6 +187,7 @@ TEST_F(BusOffersTest, ReofferWaitsForTheReleaseAndKeepsTheId) {
   EXPECT_EQ(StateOf(again), "closed");
 }
 
+// Statement 46.
 TEST_F(BusOffersTest, ReofferKeepsTheIdAlsoWhenALowerOneIsFree) {
   const OfferId boot = Offer(kBoot);
   ConnectWithOneChannel();
@@ -205,6 +217,7 @@ TEST_F(BusOffersTest, AnswersForOffersThatAreGoneAreIgnored) {
   EXPECT_THAT(bus_.channels(), IsEmpty());
 }
 
+// Statement 46.
 TEST_F(BusOffersTest, ReofferWhileTheOldDeviceStillClosesWaitsForBoth) {
   ConnectAndOpen();
   bus_.Revoke(imc_);
@@ -241,6 +254,7 @@ TEST_F(BusOffersTest, DisconnectOfAReofferedChannelOffersItNextTime) {
   ExpectFreshGuestIsServed();
 }
 
+// Statement 48.
 TEST_F(BusOffersTest, GuestThatNeverReleasesHoldsUpNeitherUnloadNorReset) {
   for (const bool reset : {false, true}) {
     ConnectWithOneChannel(0x00060000);
@@ -251,6 +265,7 @@ TEST_F(BusOffersTest, GuestThatNeverReleasesHoldsUpNeitherUnloadNorReset) {
   }
 }
 
+// Statement 47.
 TEST_F(BusOffersTest, ReleaseFreesAllGpadlsSilentlyAndTheirIdsWorkOnTheReoffer) {
   ConnectAndOpen();
   CreateGpadl(1, 6);
