@@ -123,8 +123,8 @@ class Bus {
   // Takes an offer back: closes it if it is open, tells the guest, and in the
   // end calls BusPort::OfferReleased (at the guest's release, its disconnect,
   // or at once if it never saw the offer; CloseChannel comes before).
-  // REQUIRES: a live offer of this bus. Of its sub-channels none is with the
-  // guest, or all are "revoked": a guest is told of them first.
+  // REQUIRES: a live offer of this bus; if it has sub-channels, all of them are
+  // "revoked" or gone, because a guest must be told of them first.
   void Revoke(OfferId offer);
 
   // One message that the guest posted to message connection `connection`.
