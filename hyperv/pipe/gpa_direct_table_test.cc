@@ -249,6 +249,12 @@ TEST_F(GpaDirectTableTest, PartsBeginAndEndWithinPagesAndCrossRanges) {
   EXPECT_EQ(part[2].byte_count, 1u);
   EXPECT_THAT(part[2].page_frames, ElementsAre(30));
 
+  part = All(*table_.FindWritable(1, 0x1800, 0x10));  // all of 20, nothing of its neighbours
+  ASSERT_EQ(part.size(), 1u);
+  EXPECT_EQ(part[0].byte_offset, 0xFF0u);
+  EXPECT_EQ(part[0].byte_count, 0x10u);
+  EXPECT_THAT(part[0].page_frames, ElementsAre(20));
+
   part = All(*table_.FindWritable(1, 0x1810 + 0xFFB, 5));  // begins in the last byte of page 30
   ASSERT_EQ(part.size(), 1u);
   EXPECT_EQ(part[0].byte_offset, 0xFFFu);
