@@ -71,7 +71,7 @@ const hyperv::ChannelOffer& VmbfsDevice::offer() const { return impl_->offer; }
 absl::Status VmbfsDevice::Open(std::unique_ptr<hyperv::Channel> channel,
                                std::function<void()> wake) {
   const size_t data_bytes = channel->outgoing().data_bytes();
-  hyperv::MessagePipe pipe(std::move(channel));
+  hyperv::MessagePipe pipe(std::move(channel), hyperv::GpaDirect::kServed);
   if (pipe.max_message_bytes() < kMessageBytesMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("vmbfs: the host-to-guest ring has ", data_bytes / hyperv::kPageBytes,

@@ -235,6 +235,28 @@ TEST_F(VmbfsDeviceTest, WhatHasNoAnswerEndsServiceUntilTheNextOpen) {
   EXPECT_EQ(Exchange(InfoBytes(u"imc.hiv")), InfoAnswer(0, 0, 65536));
 }
 
+// The firmware registers a buffer ahead of a request, in one go. A broken
+// registration shows that they are looked at.
+TEST_F(VmbfsDeviceTest, BuffersAreRegisteredAheadOfRequests) {
+  OpenAndAgree();
+  const auto send_set_up = [this](std::byte range_count) {
+    Bytes payload(8 + 9 + 16);
+    payload[0] = std::byte{3};   // GPA-direct set-up
+    payload[4] = std::byte{25};  // of so many bytes
+    payload[8 + 5] = range_count;
+    payload[8 + 9] = std::byte{1};  // one byte of the first page
+    hyperv::OutgoingRing& ring = guest_->channel().outgoing();
+    ASSERT_TRUE(*ring.Reserve(payload.size()));
+    ring.CopyIn(0, payload);
+    ring.Commit(payload.size());
+    host_awake_ = ring.Publish() || host_awake_;
+  };
+  send_set_up(std::byte{1});
+  EXPECT_EQ(Exchange(VersionBytes()), VersionAnswer(0));
+  send_set_up(std::byte{2});
+  EXPECT_THAT(std::string(FaultOf(VersionBytes()).message()), HasSubstr("GPA-direct"));
+}
+
 TEST_F(VmbfsDeviceTest, ALargestMessageIsStillAnswered) {
   OpenAndAgree();
   // 12,288 bytes: the path is far too long, the message is not.

@@ -53,6 +53,7 @@ absl::StatusOr<PageRanges> PageRanges::Parse(std::span<const uint64_t> words, si
     result.page_frames_.insert(result.page_frames_.end(), page_frames.begin(), page_frames.end());
     words = words.subspan(page_count);
   }
+  result.page_frames_.shrink_to_fit();  // these live long
   return result;
 }
 

@@ -1,4 +1,5 @@
-// Lists of ranges of guest pages, as GPADLs and GPA-direct packets carry them.
+// Lists of ranges of guest pages, as GPADLs, GPA-direct packets and GPA-direct
+// registrations carry them.
 //
 // Trust: the words are the guest's; a PageRanges that exists is well formed.
 // Whether its pages exist is known when they are mapped.
@@ -43,6 +44,8 @@ class PageRanges {
   // REQUIRES: index < range_count(). The result lives as long as this object.
   PageRange range(size_t index) const;
   size_t page_count() const { return page_frames_.size(); }
+  // Words that the ranges took; what was given beyond them is not theirs.
+  size_t word_count() const { return ranges_.size() + page_frames_.size(); }
 
  private:
   struct Extent {

@@ -46,6 +46,7 @@ TEST(PageRangesTest, WordsBehindTheLastRangeAreIgnored) {
   const auto ranges = PageRanges::Parse(std::vector<uint64_t>{Head(4096), 1, 99, 98}, 1);
   ASSERT_TRUE(ranges.ok()) << ranges.status();
   EXPECT_THAT(ranges->range(0).page_frames, ElementsAre(1));
+  EXPECT_EQ(ranges->word_count(), 2u);
 }
 
 TEST(PageRangesTest, NoRangeIsRefused) {

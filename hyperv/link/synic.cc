@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 
+#include "absl/strings/str_cat.h"
 #include "hyperv/link/event_fd.h"
 
 namespace vmbfs::hyperv {
@@ -133,11 +134,16 @@ void Synic::DropMessages() {
 
 void Synic::Acquire(uint32_t vp, OnReady on_ready) {
   Sint& sint = FindOrRequest({vp, kSynicVmbusSint});
-  ++sint.users;
   if (sint.irq) {
+    ++sint.users;
     on_ready(absl::OkStatus());
-  } else {
+  } else if (waiters_ < kWaitersMax) {
+    ++sint.users;
+    ++waiters_;
     sint.waiting.push_back(std::move(on_ready));
+  } else {
+    on_ready(absl::ResourceExhaustedError(
+        absl::StrCat(kWaitersMax, " opens and moves wait for interrupts from the VMM")));
   }
 }
 
@@ -175,20 +181,25 @@ void Synic::ForgetIdle() {
   });
 }
 
+std::vector<Synic::OnReady> Synic::TakeWaiters(Sint& sint) {
+  waiters_ -= sint.waiting.size();
+  return std::exchange(sint.waiting, {});
+}
+
 void Synic::SintReady(uint32_t vp, uint8_t sint, UniqueFd irq, std::shared_ptr<void> ack) {
   const auto found = sints_.find({vp, sint});
   if (found == sints_.end()) return;
   Sint& source = found->second;
   source.irq = std::move(irq);
   source.ack = std::move(ack);
-  for (const OnReady& on_ready : std::exchange(source.waiting, {})) on_ready(absl::OkStatus());
+  for (const OnReady& on_ready : TakeWaiters(source)) on_ready(absl::OkStatus());
   EndOfMessage(vp, sint);
 }
 
 void Synic::SintRefused(uint32_t vp, uint8_t sint, const absl::Status& reason) {
   const auto found = sints_.find({vp, sint});
   if (found == sints_.end()) return;
-  const std::vector<OnReady> waiting = std::move(found->second.waiting);
+  const std::vector<OnReady> waiting = TakeWaiters(found->second);
   DropMessagesOf(found->second);
   sints_.erase(found);
   for (const OnReady& on_ready : waiting) on_ready(reason);

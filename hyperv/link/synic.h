@@ -36,11 +36,14 @@ struct SynicRegisters {
 // Thread safety: one strand.
 // Ownership: refers to `memory`, which must outlive it.
 // Bounds: kMessagesMax waiting messages, kept to by the caller; kIdleSintsMax
-// interrupt sources that nobody uses keep their descriptors.
+// interrupt sources that nobody uses keep their descriptors; kWaitersMax wait
+// for a source that the VMM has not handed over.
 class Synic {
  public:
   static constexpr size_t kMessagesMax = 16384;
   static constexpr size_t kIdleSintsMax = 64;
+  // Two for each channel. Who waits is not taken back when its channel goes.
+  static constexpr size_t kWaitersMax = 4096;
 
   // Asks the VMM for an interrupt source's eventfds; SintReady or SintRefused
   // is the answer, later.
@@ -76,7 +79,8 @@ class Synic {
   uint64_t dropped_messages() const { return dropped_messages_; }
 
   // Keeps VMBus' interrupt source of `vp` at hand for SignalEvent, from
-  // on_ready's OK until Release.
+  // on_ready's OK until Release. With too many waiting, on_ready gets
+  // kResourceExhausted at once.
   // REQUIRES: vp < vp_count().
   void Acquire(uint32_t vp, OnReady on_ready);
   void Release(uint32_t vp);
@@ -110,6 +114,7 @@ class Synic {
   bool Masked(const Vp& vp, uint8_t sint) const;
   Sint& FindOrRequest(const SintKey& key);
   void ForgetIdle();
+  std::vector<OnReady> TakeWaiters(Sint& sint);
   void Deliver(const SintKey& key, Sint& sint);
   void DeliverAll();
   void DropMessagesOf(Sint& sint);
@@ -121,6 +126,7 @@ class Synic {
   std::map<uint32_t, Vp> vps_;  // those whose registers were set
   std::map<SintKey, Sint> sints_;
   size_t queued_messages_ = 0;
+  size_t waiters_ = 0;  // of all sources
   uint64_t dropped_messages_ = 0;
 };
 

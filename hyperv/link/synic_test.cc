@@ -281,6 +281,25 @@ TEST_F(SynicTest, RefusedSourceDropsItsMessagesAndMayBeAskedForAgain) {
   EXPECT_EQ(Payload(), "kept");
 }
 
+// A VMM may hold a source back while its guest opens, resets and opens again.
+TEST_F(SynicTest, WaitersForASourceThatNeverComesAreBounded) {
+  size_t refused = 0;
+  size_t ready = 0;
+  const auto on_ready = [&](const absl::Status& status) {
+    ready += status.ok() ? 1 : 0;
+    refused += absl::IsResourceExhausted(status) ? 1 : 0;
+  };
+  for (size_t i = 0; i < Synic::kWaitersMax; ++i) synic_.Acquire(0, on_ready);
+  EXPECT_EQ(refused, 0u);
+  synic_.Acquire(0, on_ready);
+  EXPECT_EQ(refused, 1u);
+  Ready();
+  EXPECT_EQ(ready, Synic::kWaitersMax);
+  synic_.Acquire(0, on_ready);
+  EXPECT_EQ(ready, Synic::kWaitersMax + 1);
+  EXPECT_EQ(refused, 1u);
+}
+
 TEST_F(SynicTest, DropMessagesForgetsAllQueues) {
   Enable();
   Post("a");

@@ -6,107 +6,88 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "hyperv/packet/packet_format.h"
-#include "hyperv/pipe/pipe_format.h"
+#include "hyperv/pipe/pipe_packet.h"
 
 namespace vmbfs::hyperv {
 namespace {
 
 using PipeHeaderBytes = std::array<std::byte, sizeof(PipeHeader)>;
 
+constexpr uint32_t Number(PipeMessageType type) { return static_cast<uint32_t>(type); }
+
 PipeHeaderBytes DataHeader(size_t data_bytes) {
   PipeHeader header;
-  header.type = static_cast<uint32_t>(PipeMessageType::kData);
+  header.type = Number(PipeMessageType::kData);
   header.data_bytes = static_cast<uint32_t>(data_bytes);
   return std::bit_cast<PipeHeaderBytes>(header);
 }
 
-bool IsIgnored(uint32_t type) {
-  switch (static_cast<PipeMessageType>(type)) {
-    case PipeMessageType::kSetUpGpaDirect:
-    case PipeMessageType::kTearDownGpaDirect:
-    case PipeMessageType::kIndicationComplete:
-      return true;
-    case PipeMessageType::kData:
-    case PipeMessageType::kPartial:
-      break;
-  }
-  return false;
-}
-
-absl::Status CheckPacket(const PacketView& packet) {
-  if (packet.type != PacketType::kInBand) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("pipe: packet of type ", static_cast<uint16_t>(packet.type),
-                     "; a pipe carries in-band packets (type 6) only"));
-  }
-  // Nobody sends one with a pipe message, and the peer would wait for it.
-  if (packet.completion_requested) {
-    return absl::InvalidArgumentError("pipe: a completion is requested; a pipe has none");
-  }
-  if (packet.payload_bytes < sizeof(PipeHeader)) {
-    return absl::InvalidArgumentError(absl::StrCat("pipe: packet payload is ", packet.payload_bytes,
-                                                   " bytes; at least ", sizeof(PipeHeader),
-                                                   " are needed"));
-  }
-  return absl::OkStatus();
+bool IsData(const PipeHeader& header) {
+  return header.type.value() == Number(PipeMessageType::kData);
 }
 
 }  // namespace
 
-MessagePipe::MessagePipe(std::unique_ptr<Channel> channel) : channel_(std::move(channel)) {}
+MessagePipe::MessagePipe(std::unique_ptr<Channel> channel, GpaDirect gpa_direct)
+    : channel_(std::move(channel)), gpa_direct_(gpa_direct) {}
 
 size_t MessagePipe::max_message_bytes() const {
   return std::min(kPipeDataBytesMax, channel_->outgoing().payload_bytes_max() - sizeof(PipeHeader));
 }
 
-absl::StatusOr<size_t> MessagePipe::ParseHeader(const PacketView& packet,
-                                                size_t buffer_bytes) const {
-  if (absl::Status status = CheckPacket(packet); !status.ok()) return status;
-  PipeHeaderBytes bytes;
-  channel_->incoming().CopyPayload(packet, 0, bytes);
-  const auto header = std::bit_cast<PipeHeader>(bytes);
-  const uint32_t type = header.type.value();
-  const size_t data_bytes = header.data_bytes.value();
-  const size_t space_bytes = packet.payload_bytes - sizeof(PipeHeader);
+absl::StatusOr<PipeHeader> MessagePipe::ParseHeader(const PacketView& packet,
+                                                    size_t buffer_bytes) const {
+  absl::StatusOr<PipeHeader> header = ReadPipeHeader(channel_->incoming(), packet);
+  if (!header.ok()) return header;
+  const uint32_t type = header->type.value();
+  const size_t data_bytes = header->data_bytes.value();
+  if (!IsData(*header) && (type < Number(PipeMessageType::kSetUpGpaDirect) ||
+                           type > Number(PipeMessageType::kIndicationComplete))) {
+    return UnknownPipeMessageType(type);
+  }
+  if (absl::Status status = CheckPipeDataBytes(packet, data_bytes); !status.ok()) return status;
+  const size_t taken_bytes_max = IsData(*header) ? buffer_bytes : kPipeDataBytesMax;
+  if (data_bytes > taken_bytes_max) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "pipe: message of ", data_bytes, " bytes; at most ", taken_bytes_max, " are taken"));
+  }
+  return header;
+}
 
-  const bool ignored = IsIgnored(type);
-  if (!ignored && type != static_cast<uint32_t>(PipeMessageType::kData)) {
-    return absl::InvalidArgumentError(absl::StrCat("pipe: message type ", type, " is unknown"));
+absl::Status MessagePipe::HandleOther(const PacketView& packet, const PipeHeader& header) {
+  const auto type = static_cast<PipeMessageType>(header.type.value());
+  if (gpa_direct_ == GpaDirect::kIgnored || type == PipeMessageType::kIndicationComplete) {
+    ++ignored_messages_;
+    return absl::OkStatus();
   }
-  if (data_bytes > space_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("pipe: message says ", data_bytes,
-                                                   " bytes of data; its packet has ", space_bytes));
-  }
-  if (ignored) return kIgnored;
-  if (data_bytes > buffer_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("pipe: message of ", data_bytes,
-                                                   " bytes; at most ", buffer_bytes, " are taken"));
-  }
-  return data_bytes;
+  std::array<std::byte, kPipeDataBytesMax> buffer;
+  const std::span<std::byte> data = std::span(buffer).first(header.data_bytes.value());
+  channel_->incoming().CopyPayload(packet, sizeof(PipeHeader), data);
+  return type == PipeMessageType::kSetUpGpaDirect ? registrations_.SetUp(data)
+                                                  : registrations_.TearDown(data);
 }
 
 absl::StatusOr<std::optional<std::span<std::byte>>> MessagePipe::Read(std::span<std::byte> buffer) {
   IncomingRing& ring = channel_->incoming();
-  for (int skipped = 0; skipped < kIgnoredPerReadMax; ++skipped) {
+  for (int others = 0; others < kOthersPerReadMax; ++others) {
     const auto packet = ring.Peek();
     if (!packet.ok()) return packet.status();
     if (!packet->has_value()) break;
     ring.Mask();
-    const auto data_bytes = ParseHeader(**packet, buffer.size());
-    if (!data_bytes.ok()) return data_bytes.status();
-    if (*data_bytes != kIgnored) {
-      const std::span<std::byte> message = buffer.first(*data_bytes);
+    const auto header = ParseHeader(**packet, buffer.size());
+    if (!header.ok()) return header.status();
+    if (IsData(*header)) {
+      const std::span<std::byte> message = buffer.first(header->data_bytes.value());
       ring.CopyPayload(**packet, sizeof(PipeHeader), message);
       ring.Advance(**packet);
       messages_unconsumed_ = true;
       return message;
     }
+    if (absl::Status status = HandleOther(**packet, *header); !status.ok()) return status;
     ring.Advance(**packet);
-    ++ignored_messages_;
   }
-  // What was skipped needs no answer before its space goes back, unless it
-  // stands behind a message that does.
+  // The others need no answer before their space goes back, unless they stand
+  // behind a message that does.
   if (!messages_unconsumed_) Consume();
   return std::nullopt;
 }

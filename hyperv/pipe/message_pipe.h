@@ -18,13 +18,22 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "hyperv/channel/channel.h"
+#include "hyperv/pipe/gpa_direct_table.h"
+#include "hyperv/pipe/pipe_format.h"
 
 namespace vmbfs::hyperv {
+
+// What becomes of GPA-direct set-ups and tear-downs. Only guests send them.
+enum class GpaDirect {
+  kIgnored,  // skipped and counted, as whatever a reader has no use for
+  kServed,   // kept in a table
+};
 
 // Reads and writes pipe messages on a channel it owns.
 //
 // Thread safety: one strand.
-// Bounds: a message holds at most max_message_bytes(); no call allocates.
+// Bounds: a message holds at most max_message_bytes(); registrations as
+// GpaDirectTable says. Only a Read that meets a set-up allocates.
 class MessagePipe {
  public:
   // Pieces of ring memory that together take one outgoing message. The peer
@@ -40,11 +49,11 @@ class MessagePipe {
     std::span<const iovec> span() const { return {pieces.data(), piece_count}; }
   };
 
-  explicit MessagePipe(std::unique_ptr<Channel> channel);
+  explicit MessagePipe(std::unique_ptr<Channel> channel,
+                       GpaDirect gpa_direct = GpaDirect::kIgnored);
 
-  // Messages of types this reader has no use for (GPA-direct set-up and
-  // tear-down, which are not advertised) that one Read skips.
-  static constexpr int kIgnoredPerReadMax = 64;
+  // Messages that are not DATA which one Read handles or skips.
+  static constexpr int kOthersPerReadMax = 64;
 
   // The largest message both the protocol (16,384) and the outgoing ring allow.
   size_t max_message_bytes() const;
@@ -54,13 +63,18 @@ class MessagePipe {
   // message stays in the ring until Consume. Several may be read before one
   // Consume.
   //
-  // nullopt is also what a peer gets that sends more than kIgnoredPerReadMax
-  // ignored messages in a row: ArmRead, which is due before sleeping, tells
-  // that more is there.
+  // Set-ups and tear-downs ahead of it have had their effect on gpa_direct().
+  // A guest sends them without a signal of their own: they are seen with the
+  // next request.
+  //
+  // nullopt is also what a peer gets that sends more than kOthersPerReadMax
+  // other messages in a row: ArmRead, which is due before sleeping, tells that
+  // more is there.
   //
   // Errors (the message is still the next one):
-  //   kInvalidArgument    the peer broke the ring, packet or pipe format, or
-  //                       sent a message larger than `buffer`.
+  //   kInvalidArgument    the peer broke the ring, packet or pipe format, sent
+  //                       a malformed set-up or tear-down, or a message larger
+  //                       than `buffer`.
   absl::StatusOr<std::optional<std::span<std::byte>>> Read(std::span<std::byte> buffer);
 
   // Gives the ring space of all messages read so far back to the peer, and
@@ -102,15 +116,22 @@ class MessagePipe {
   // Messages skipped by Read since the pipe was made.
   uint64_t ignored_messages() const { return ignored_messages_; }
 
+  // What the guest has registered on this channel; nothing with kIgnored. Gone
+  // with the pipe, whether or not it was torn down.
+  const GpaDirectTable& gpa_direct() const { return registrations_; }
+
   Channel& channel() { return *channel_; }
   const Channel& channel() const { return *channel_; }
 
  private:
-  // The size of the DATA message in `packet`, kIgnored for one to skip.
-  static constexpr size_t kIgnored = SIZE_MAX;
-  absl::StatusOr<size_t> ParseHeader(const PacketView& packet, size_t buffer_bytes) const;
+  // The header of the message in `packet`, of a known type, its size checked.
+  absl::StatusOr<PipeHeader> ParseHeader(const PacketView& packet, size_t buffer_bytes) const;
+  // Does what a message that is not DATA asks for.
+  absl::Status HandleOther(const PacketView& packet, const PipeHeader& header);
 
   std::unique_ptr<Channel> channel_;
+  GpaDirect gpa_direct_;
+  GpaDirectTable registrations_;
   bool messages_unconsumed_ = false;
   uint64_t ignored_messages_ = 0;
 };

@@ -172,14 +172,14 @@ TEST_P(MessagePipeTest, IgnoredTypesAreSkippedAndCountedAndTheirSpaceReturned) {
 }
 
 TEST_P(MessagePipeTest, FloodOfIgnoredMessagesIsBoundedAndLosesNoMessage) {
-  for (int i = 0; i < 3 * MessagePipe::kIgnoredPerReadMax; ++i) {
+  for (int i = 0; i < 3 * MessagePipe::kOthersPerReadMax; ++i) {
     ASSERT_NO_FATAL_FAILURE(SendRaw(HexBytes("05 00 00 00 00 00 00 00")));
   }
   ASSERT_TRUE(*guest_->Write(Message(30, 5)));
   for (int i = 0; i < 3; ++i) {
     ExpectNothing(*host_);
     EXPECT_EQ(host_->ignored_messages(),
-              static_cast<uint64_t>(i + 1) * MessagePipe::kIgnoredPerReadMax);
+              static_cast<uint64_t>(i + 1) * MessagePipe::kOthersPerReadMax);
     EXPECT_TRUE(*host_->ArmRead());  // so the caller comes back
   }
   ExpectNext(*host_, Message(30, 5));

@@ -82,6 +82,12 @@ void IncomingRing::CopyPayload(const PacketView& packet, size_t offset,
   memory_.CopyOut(At(packet.payload_offset_bytes + offset), to);
 }
 
+void IncomingRing::RewritePayload(const PacketView& packet, size_t offset,
+                                  std::span<const std::byte> from) {
+  if (offset > packet.payload_bytes || from.size() > packet.payload_bytes - offset) std::abort();
+  memory_.CopyIn(At(packet.payload_offset_bytes + offset), from);
+}
+
 void IncomingRing::Advance(const PacketView& packet) {
   cursor_ = At(packet.ring_bytes);
   ++packets_;

@@ -53,6 +53,11 @@ class IncomingRing {
   // REQUIRES: the bytes lie within the packet's payload.
   void CopyPayload(const PacketView& packet, size_t offset, std::span<std::byte> to) const;
 
+  // Overwrites payload bytes of the packet that Peek returned, where it lies: a
+  // note for whoever opens this ring after us. Never read it back as our own.
+  // REQUIRES: the bytes lie within the packet's payload.
+  void RewritePayload(const PacketView& packet, size_t offset, std::span<const std::byte> from);
+
   // Goes on to the packet behind the one that Peek returned.
   void Advance(const PacketView& packet);
 
