@@ -82,8 +82,10 @@ class HostImpl final : public Host {
   const std::unique_ptr<StateStore> store_;
   std::unique_ptr<BlobStore> blobs_;  // set once, by Start
   Resolver resolver_;
-  DataPlane data_plane_;
+  // Joined before the strands end, and destroyed after them: what ends with a
+  // strand may still leave descriptors to it.
   boost::asio::thread_pool pool_;
+  DataPlane data_plane_;
   Mutex mutation_mutex_;
   VmRegistry registry_;
 };

@@ -58,8 +58,8 @@ HostImpl::HostImpl(const HostOptions& options, std::unique_ptr<StateStore> store
     : options_(options),
       now_us_(std::move(now_us)),
       store_(std::move(store)),
-      data_plane_(options.data_plane_threads),
-      pool_(std::max(options.blocking_threads, 1u)) {}
+      pool_(std::max(options.blocking_threads, 1u)),
+      data_plane_(options.data_plane_threads) {}
 
 HostImpl::~HostImpl() {
   std::vector<StrandAnswer<Done>> stops;

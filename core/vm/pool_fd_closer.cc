@@ -11,6 +11,10 @@ namespace vmbfs {
 
 struct PoolFdCloser::State {
   explicit State(boost::asio::thread_pool& pool_in) : pool(pool_in) {}
+  // Something waits only where the pool ended before it came to its job.
+  ~State() {
+    for (const int fd : waiting) ::close(fd);
+  }
 
   // Closes until nothing waits. On the pool.
   void CloseAll() VMBFS_EXCLUDES(mutex) {

@@ -11,7 +11,8 @@
 namespace vmbfs {
 
 // Thread safety: any.
-// Ownership: may be destroyed with descriptors waiting; they are closed all the same.
+// Ownership: may be destroyed with descriptors waiting; they are closed all the
+// same, those that come after the pool was joined when the pool is destroyed.
 // Bounds: one thread of the pool at a time, so that descriptors that nobody lets
 // be closed cost the other VMs no more than that. HasRoom for fewer than
 // kWaitingMax; what comes then waits too, and it is for the link to take no more.

@@ -51,5 +51,17 @@ TEST(PoolFdCloser, HasNoRoomWhileTooManyWaitAndHasItAgainAfterwards) {
   EXPECT_FALSE(IsOpen(fd));
 }
 
+TEST(PoolFdCloser, WhatComesAfterThePoolWasJoinedIsClosedWithThePool) {
+  const int fd = NewFd();
+  {
+    boost::asio::thread_pool pool(1);
+    PoolFdCloser closer(pool);
+    pool.join();
+    closer.Close(fd);
+    EXPECT_TRUE(IsOpen(fd));
+  }
+  EXPECT_FALSE(IsOpen(fd));
+}
+
 }  // namespace
 }  // namespace vmbfs

@@ -44,8 +44,8 @@ struct Done {};
 // stopped and destroyed there.
 class Vm {
  public:
-  // REQUIRES: `data_plane` outlives the Vm, and `pool` is joined before it is
-  // destroyed.
+  // REQUIRES: `data_plane` outlives the Vm, and `pool` is joined before that is
+  // destroyed, and destroyed after it.
   Vm(std::string name, DataPlane& data_plane, boost::asio::thread_pool& pool);
   ~Vm();
   Vm(const Vm&) = delete;
