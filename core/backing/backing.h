@@ -32,8 +32,9 @@ class File {
   // writes to; nothing is read back from them.
   // REQUIRES: offset < size_bytes(); not a directory.
   //
-  // Errors: kUnavailable  nothing is at hand: use ReadBlocking on a thread
-  //                       that may wait. (Carries no message.)
+  // Errors: kUnavailable  nothing is at hand, or a piece is memory that vanished:
+  //                       use ReadBlocking on a thread that may wait, and copy.
+  //                       (Carries no message.)
   //         other         the host's own fault.
   virtual absl::StatusOr<size_t> ReadNow(uint64_t offset, std::span<const iovec> pieces) const = 0;
 

@@ -68,6 +68,7 @@ absl::StatusOr<size_t> HostFile::ReadNow(uint64_t offset, std::span<const iovec>
       case EINTR:
         continue;
       case EAGAIN:
+      case EFAULT:  // guest memory that vanished: the copy into it that follows finds that out
         return unavailable;
       case EOPNOTSUPP:
         read_now_supported_.store(false, std::memory_order_relaxed);

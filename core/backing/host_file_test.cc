@@ -108,5 +108,20 @@ TEST_F(HostFileTest, ReadNowGivesWhatThePageCacheHolds) {
   EXPECT_EQ(ReadNow(*file, 12275, 12276).value(), 1u);
 }
 
+// Its reader copies then, and learns by that what the guest's memory has become.
+TEST_F(HostFileTest, PieceInMemoryThatVanishedIsLeftToACopy) {
+  Append(8192);
+  const auto file = Open();
+  buffer_.resize(8192);
+  ASSERT_TRUE(file->ReadBlocking(0, buffer_).ok());
+  const hyperv::UniqueFd memfd(memfd_create("guest", MFD_CLOEXEC));
+  void* const gone = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memfd.get(), 0);
+  ASSERT_NE(gone, MAP_FAILED);
+  const iovec piece{gone, 4096};
+  EXPECT_EQ(file->ReadNow(0, {&piece, 1}).status(),
+            absl::Status(absl::StatusCode::kUnavailable, ""));
+  munmap(gone, 4096);
+}
+
 }  // namespace
 }  // namespace vmbfs

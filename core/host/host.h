@@ -19,6 +19,7 @@
 #include "core/blob/blob_store.h"
 #include "core/inspect/node.h"
 #include "core/vm/device_kind.h"
+#include "core/vm/vm_options.h"
 
 namespace vmbfs {
 
@@ -47,6 +48,7 @@ struct AttachmentView {
 struct VmView {
   std::string name;
   std::optional<uid_t> owner_uid;
+  bool allow_unsealed_memory = false;
   std::string link_path;
   bool link_connected = false;
   std::string etag;
@@ -87,8 +89,7 @@ class Host {
   static absl::StatusOr<std::unique_ptr<Host>> Start(const HostOptions& options);
   virtual ~Host() = default;  // stops serving; links are unlinked
 
-  virtual absl::StatusOr<VmView> CreateVm(const std::string& name,
-                                          std::optional<uid_t> owner_uid) = 0;
+  virtual absl::StatusOr<VmView> CreateVm(const std::string& name, const VmOptions& options) = 0;
   virtual absl::StatusOr<VmView> GetVm(const std::string& name) = 0;
   struct VmPage {
     std::vector<VmView> vms;  // by name

@@ -43,7 +43,7 @@ TEST_F(HostConcurrencyTest, MixedCallsFromManyThreadsKeepTheHostWhole) {
         switch (below(9)) {
           case 0:
           case 1:
-            status = host_->CreateVm(vm, std::nullopt).status();
+            status = host_->CreateVm(vm, {}).status();
             break;
           case 2:
             status = host_->DeleteVm(vm, below(2) == 0, "");

@@ -106,16 +106,16 @@ bool CanConnect(const fs::path& path) {
 TEST_F(HostFaultTest, VmThatIsNotStoredLeavesNothing) {
   StartOverFaultyStore();
   broken_ = true;
-  ExpectStoreFailed(host_->CreateVm("web-7", std::nullopt).status());
+  ExpectStoreFailed(host_->CreateVm("web-7", {}).status());
   EXPECT_FALSE(fs::exists(LinkOf("web-7")));
   ExpectError(host_->GetVm("web-7").status(), StatusCode::kNotFound, "VM_NOT_FOUND");
   broken_ = false;
-  EXPECT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  EXPECT_TRUE(host_->CreateVm("web-7", {}).ok());
 }
 
 TEST_F(HostFaultTest, ChangesThatAreNotStoredChangeNothing) {
   StartOverFaultyStore();
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   const FileContent old_content = Upload("old");
   const auto imc = host_->Attach("web-7", DeviceKind::kImc, old_content);
   ASSERT_TRUE(imc.ok());
@@ -139,7 +139,7 @@ TEST_F(HostFaultTest, ChangesThatAreNotStoredChangeNothing) {
 
 TEST_F(HostFaultTest, DeviceWhoseRemovalIsNotStoredCanBeOpened) {
   StartOverFaultyStore();
-  const auto vm = host_->CreateVm("web-7", std::nullopt);
+  const auto vm = host_->CreateVm("web-7", {});
   ASSERT_TRUE(host_->Attach("web-7", DeviceKind::kImc, Upload("hive")).ok());
   hyperv::GuestOptions options;
   options.socket_path = vm->link_path;
@@ -159,11 +159,11 @@ TEST_F(HostFaultTest, DeviceWhoseRemovalIsNotStoredCanBeOpened) {
 
 TEST_F(HostFaultTest, TimesComeFromTheClock) {
   StartOverFaultyStore();
-  EXPECT_EQ(host_->CreateVm("web-7", std::nullopt)->create_time_us, 17);
+  EXPECT_EQ(host_->CreateVm("web-7", {})->create_time_us, 17);
 }
 
 TEST_F(HostFaultTest, SecondDaemonIsRefusedAndDisturbsNothing) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   auto writer = host_->blobs().Begin(10).value();
   const absl::Status status = Host::Start(options_).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
@@ -173,7 +173,7 @@ TEST_F(HostFaultTest, SecondDaemonIsRefusedAndDisturbsNothing) {
 }
 
 TEST_F(HostFaultTest, StaleSocketIsReplaced) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   host_.reset();
   ListenAt(LinkOf("web-7")).reset();
   ASSERT_TRUE(fs::exists(LinkOf("web-7")));
@@ -183,8 +183,8 @@ TEST_F(HostFaultTest, StaleSocketIsReplaced) {
 }
 
 TEST_F(HostFaultTest, LinkPathThatALiveSocketHasMakesStartFailWithTheVmsName) {
-  ASSERT_TRUE(host_->CreateVm("db-1", std::nullopt).ok());
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("db-1", {}).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   host_.reset();
   const hyperv::UniqueFd taken = ListenAt(LinkOf("web-7"));
   const absl::Status status = Host::Start(options_).status();
@@ -195,15 +195,15 @@ TEST_F(HostFaultTest, LinkPathThatALiveSocketHasMakesStartFailWithTheVmsName) {
 
 TEST_F(HostFaultTest, LinkPathThatAFileHasMakesCreateFail) {
   std::ofstream(LinkOf("web-7")) << "mine";
-  ExpectError(host_->CreateVm("web-7", std::nullopt).status(), StatusCode::kFailedPrecondition,
+  ExpectError(host_->CreateVm("web-7", {}).status(), StatusCode::kFailedPrecondition,
               "LINK_PATH_TAKEN");
   EXPECT_TRUE(fs::is_regular_file(LinkOf("web-7")));
   fs::remove(LinkOf("web-7"));
-  EXPECT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  EXPECT_TRUE(host_->CreateVm("web-7", {}).ok());
 }
 
 TEST_F(HostFaultTest, LostBlobLeavesOtherVmsServedAndIsRepairedByASwap) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   const FileContent content = Upload("hive");
   ASSERT_TRUE(host_->Attach("web-7", DeviceKind::kImc, content).ok());
   host_.reset();
@@ -217,7 +217,7 @@ TEST_F(HostFaultTest, LostBlobLeavesOtherVmsServedAndIsRepairedByASwap) {
 }
 
 TEST_F(HostFaultTest, RowThatThisProgramWouldNotWriteMakesStartFailWithItsKey) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   host_.reset();
   AttachmentRecord record{.vm = "web-7",
                           .device = "disk",

@@ -105,17 +105,17 @@ absl::StatusOr<VmEntry> HostImpl::RequireAttachment(const std::string& vm,
                                 std::string(DeviceName(device)), "; attach something first"));
 }
 
-absl::StatusOr<VmView> HostImpl::CreateVm(const std::string& name, std::optional<uid_t> owner_uid) {
+absl::StatusOr<VmView> HostImpl::CreateVm(const std::string& name, const VmOptions& options) {
   if (absl::Status status = CheckVmName(name); !status.ok()) return status;
-  if (absl::Status status = CheckOwner(owner_uid); !status.ok()) return status;
+  if (absl::Status status = CheckOwner(options.owner_uid); !status.ok()) return status;
   if (absl::Status status = CheckLinkPath(LinkPathOf(name)); !status.ok()) return status;
-  const auto entry = CreateVmInOrder(name, owner_uid);
+  const auto entry = CreateVmInOrder(name, options);
   if (!entry.ok()) return entry.status();
   return MakeVmView(*entry, LinkPathOf(name), entry->vm->Status().Wait());
 }
 
 absl::StatusOr<VmEntry> HostImpl::CreateVmInOrder(const std::string& name,
-                                                  std::optional<uid_t> owner_uid) {
+                                                  const VmOptions& options) {
   MutexLock lock(mutation_mutex_);
   if (registry_.Find(name).has_value()) {
     return HostError(StatusCode::kAlreadyExists, "VM_ALREADY_EXISTS",
@@ -128,10 +128,11 @@ absl::StatusOr<VmEntry> HostImpl::CreateVmInOrder(const std::string& name,
   }
   VmEntry entry;
   entry.record.name = name;
-  entry.record.owner_uid = owner_uid;
+  entry.record.owner_uid = options.owner_uid;
+  entry.record.allow_unsealed_memory = options.allow_unsealed_memory;
   entry.record.create_time_us = now_us_();
   entry.vm = std::make_shared<Vm>(name, data_plane_, pool_);
-  if (absl::Status status = entry.vm->Listen(LinkPathOf(name), owner_uid); !status.ok()) {
+  if (absl::Status status = entry.vm->Listen(LinkPathOf(name), options); !status.ok()) {
     return LinkError(status);
   }
   const auto revision = store_->InsertVm(entry.record);

@@ -39,7 +39,7 @@ class HostImpl final : public Host {
                                                      WallClock now_us);
   ~HostImpl() override;
 
-  absl::StatusOr<VmView> CreateVm(const std::string& name, std::optional<uid_t> owner_uid) override;
+  absl::StatusOr<VmView> CreateVm(const std::string& name, const VmOptions& options) override;
   absl::StatusOr<VmView> GetVm(const std::string& name) override;
   absl::StatusOr<VmPage> ListVms(const std::string& after, size_t limit) override;
   absl::Status DeleteVm(const std::string& name, bool force, const std::string& etag) override;
@@ -69,7 +69,7 @@ class HostImpl final : public Host {
   std::string LinkPathOf(const std::string& vm) const;
 
   // The part of each mutation that is one at a time; returns the new entry.
-  absl::StatusOr<VmEntry> CreateVmInOrder(const std::string& name, std::optional<uid_t> owner_uid)
+  absl::StatusOr<VmEntry> CreateVmInOrder(const std::string& name, const VmOptions& options)
       VMBFS_EXCLUDES(mutation_mutex_);
   absl::StatusOr<VmEntry> AttachInOrder(const std::string& vm, DeviceKind device,
                                         LiveBacking backing) VMBFS_EXCLUDES(mutation_mutex_);
@@ -82,8 +82,10 @@ class HostImpl final : public Host {
   const std::unique_ptr<StateStore> store_;
   std::unique_ptr<BlobStore> blobs_;  // set once, by Start
   Resolver resolver_;
-  DataPlane data_plane_;
+  // Joined before the strands end, and destroyed after them: what ends with a
+  // strand may still leave descriptors to it.
   boost::asio::thread_pool pool_;
+  DataPlane data_plane_;
   Mutex mutation_mutex_;
   VmRegistry registry_;
 };

@@ -58,8 +58,8 @@ HostImpl::HostImpl(const HostOptions& options, std::unique_ptr<StateStore> store
     : options_(options),
       now_us_(std::move(now_us)),
       store_(std::move(store)),
-      data_plane_(options.data_plane_threads),
-      pool_(std::max(options.blocking_threads, 1u)) {}
+      pool_(std::max(options.blocking_threads, 1u)),
+      data_plane_(options.data_plane_threads) {}
 
 HostImpl::~HostImpl() {
   std::vector<StrandAnswer<Done>> stops;
@@ -94,7 +94,9 @@ absl::Status HostImpl::LoadVm(const VmRecord& record) {
         absl::StrCat("the state holds more than the ", kVmsMax, " VMs a host can have"));
   }
   auto vm = std::make_shared<Vm>(record.name, data_plane_, pool_);
-  if (absl::Status status = vm->Listen(LinkPathOf(record.name), record.owner_uid); !status.ok()) {
+  const VmOptions options{.owner_uid = record.owner_uid,
+                          .allow_unsealed_memory = record.allow_unsealed_memory};
+  if (absl::Status status = vm->Listen(LinkPathOf(record.name), options); !status.ok()) {
     return Prefixed(absl::StrCat("vm ", record.name), status);
   }
   registry_.Put(VmEntry{.record = record, .attachments = {}, .vm = std::move(vm)});

@@ -41,7 +41,7 @@ TEST(HostError, CarriesReasonAndMessage) {
 }
 
 TEST_F(HostTest, CreatedVmIsShownWithItsLink) {
-  const auto created = host_->CreateVm("web-7", std::nullopt);
+  const auto created = host_->CreateVm("web-7", {});
   ASSERT_TRUE(created.ok()) << created.status();
   EXPECT_EQ(created->name, "web-7");
   EXPECT_EQ(created->link_path, (folder_ / "run" / "vm" / "web-7.sock").string());
@@ -59,7 +59,7 @@ TEST_F(HostTest, CreatedVmIsShownWithItsLink) {
 }
 
 TEST_F(HostTest, FoldersCanBeSearchedAndSocketsAreThePrivateOnesOfTheirOwner) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   EXPECT_EQ(ModeOf(options_.state_dir), 0700u);
   EXPECT_EQ(ModeOf(options_.runtime_dir), 0711u);
   EXPECT_EQ(ModeOf(options_.runtime_dir / "vm"), 0711u);
@@ -71,7 +71,7 @@ TEST_F(HostTest, SocketBelongsToTheOwnerThatWasGiven) {
       chown(options_.runtime_dir.c_str(), geteuid(), gid_t(-1)) != 0) {
     GTEST_SKIP() << "needs the right to give files away, and this user to be known here";
   }
-  const auto vm = host_->CreateVm("web-7", 12345);
+  const auto vm = host_->CreateVm("web-7", {.owner_uid = 12345});
   ASSERT_TRUE(vm.ok()) << vm.status();
   EXPECT_EQ(vm->owner_uid, 12345u);
   struct stat info{};
@@ -84,15 +84,15 @@ TEST_F(HostTest, NameThatCannotNameAVmIsRefused) {
        {std::string(), std::string(".."), std::string("-a"), std::string("_a"), std::string("a/b"),
         std::string("a b"), std::string("a\0b", 3), std::string("\xc3\xa4"),
         std::string(64, 'a')}) {
-    ExpectError(host_->CreateVm(name, std::nullopt).status(), StatusCode::kInvalidArgument,
+    ExpectError(host_->CreateVm(name, {}).status(), StatusCode::kInvalidArgument,
                 "VM_NAME_INVALID");
   }
-  EXPECT_TRUE(host_->CreateVm("A.b_c-9", std::nullopt).ok());
+  EXPECT_TRUE(host_->CreateVm("A.b_c-9", {}).ok());
 }
 
 TEST_F(HostTest, NameTakenIsRefused) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
-  ExpectError(host_->CreateVm("web-7", std::nullopt).status(), StatusCode::kAlreadyExists,
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
+  ExpectError(host_->CreateVm("web-7", {}).status(), StatusCode::kAlreadyExists,
               "VM_ALREADY_EXISTS");
 }
 
@@ -103,10 +103,10 @@ TEST_F(HostTest, LinkPathLongerThanASocketsIsRefusedWithBothLengths) {
   const size_t rest = 107 - runtime_dir.size() - 1 - 4 - name.size() - 5;
   options_.runtime_dir /= std::string(rest, 'd');
   Restart();
-  const auto longest = host_->CreateVm(name, std::nullopt);
+  const auto longest = host_->CreateVm(name, {});
   ASSERT_TRUE(longest.ok()) << longest.status();
   EXPECT_EQ(longest->link_path.size(), 107u);
-  const absl::Status status = host_->CreateVm(name + "n", std::nullopt).status();
+  const absl::Status status = host_->CreateVm(name + "n", {}).status();
   ExpectError(status, StatusCode::kInvalidArgument, "LINK_PATH_TOO_LONG");
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("has 108 bytes; a socket's path has at most 107"));
@@ -114,7 +114,7 @@ TEST_F(HostTest, LinkPathLongerThanASocketsIsRefusedWithBothLengths) {
 
 TEST_F(HostTest, ListGoesByNameInPages) {
   for (const char* name : {"c", "a", "d", "b"}) {
-    ASSERT_TRUE(host_->CreateVm(name, std::nullopt).ok());
+    ASSERT_TRUE(host_->CreateVm(name, {}).ok());
   }
   const auto first = host_->ListVms("", 3);
   ASSERT_TRUE(first.ok());
@@ -139,27 +139,27 @@ TEST_F(HostTest, UnknownVmIsNotFoundByEveryCall) {
 }
 
 TEST_F(HostTest, DeletedVmIsGoneWithItsSocketAndItsNameIsFree) {
-  const auto vm = host_->CreateVm("web-7", std::nullopt);
+  const auto vm = host_->CreateVm("web-7", {});
   ASSERT_TRUE(vm.ok());
   ASSERT_TRUE(host_->Attach("web-7", DeviceKind::kImc, Upload("hive")).ok());
   ASSERT_TRUE(host_->DeleteVm("web-7", false, "").ok());
   EXPECT_FALSE(fs::exists(vm->link_path));
   ExpectError(host_->GetVm("web-7").status(), StatusCode::kNotFound, "VM_NOT_FOUND");
-  const auto again = host_->CreateVm("web-7", std::nullopt);
+  const auto again = host_->CreateVm("web-7", {});
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_TRUE(again->attachments.empty());
   EXPECT_NE(again->etag, vm->etag);
 }
 
 TEST_F(HostTest, DeleteWithAnOldEtagIsRefused) {
-  const auto created = host_->CreateVm("web-7", std::nullopt);
+  const auto created = host_->CreateVm("web-7", {});
   ASSERT_TRUE(host_->Attach("web-7", DeviceKind::kImc, Upload("hive")).ok());
   ExpectError(host_->DeleteVm("web-7", true, created->etag), StatusCode::kAborted, "ETAG_MISMATCH");
   EXPECT_TRUE(host_->DeleteVm("web-7", true, host_->GetVm("web-7")->etag).ok());
 }
 
 TEST_F(HostTest, AttachedFilesAreShownInTheOrderOfDevices) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   const FileContent boot = Upload("image", "boot\xc3\xa4.wim");
   const FileContent hive = Upload("hive", "ignored/name");
   const auto of_boot = host_->Attach("web-7", DeviceKind::kBoot, boot);
@@ -182,14 +182,14 @@ TEST_F(HostTest, AttachedFilesAreShownInTheOrderOfDevices) {
 }
 
 TEST_F(HostTest, SecondAttachmentToADeviceIsRefused) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   ASSERT_TRUE(host_->Attach("web-7", DeviceKind::kImc, Upload("hive")).ok());
   ExpectError(host_->Attach("web-7", DeviceKind::kImc, Upload("other")).status(),
               StatusCode::kAlreadyExists, "DEVICE_ALREADY_ATTACHED");
 }
 
 TEST_F(HostTest, ContentThatIsNotThereOrDoesNotFitIsRefused) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   const auto attach = [this](DeviceKind device, const FileContent& content) {
     return host_->Attach("web-7", device, content).status();
   };
@@ -217,7 +217,7 @@ TEST_F(HostTest, ContentThatIsNotThereOrDoesNotFitIsRefused) {
 }
 
 TEST_F(HostTest, ContentOfExactlyTheLimitFits) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   EXPECT_TRUE(
       host_->Attach("web-7", DeviceKind::kImc, Upload(std::string(kImcBytesMax, 'x'))).ok());
   EXPECT_TRUE(host_->Attach("web-7", DeviceKind::kBoot, Upload("")).ok());
@@ -227,14 +227,14 @@ TEST_F(HostTest, ContentOfExactlyTheLimitFits) {
 }
 
 TEST_F(HostTest, SizeLeftOutIsTheBlobs) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   FileContent content = Upload("hive");
   content.size_bytes = 0;
   EXPECT_EQ(host_->Attach("web-7", DeviceKind::kImc, content)->wanted.size_bytes, 4u);
 }
 
 TEST_F(HostTest, SwapChangesWhatIsWantedAndItsEtag) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   const auto attached = host_->Attach("web-7", DeviceKind::kImc, Upload("old"));
   const FileContent content = Upload("new one");
   const auto swapped = host_->Swap("web-7", DeviceKind::kImc, content, attached->etag);
@@ -251,7 +251,7 @@ TEST_F(HostTest, SwapChangesWhatIsWantedAndItsEtag) {
 }
 
 TEST_F(HostTest, DetachedDeviceIsGoneAndMayBeAttachedAgain) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   const auto attached = host_->Attach("web-7", DeviceKind::kImc, Upload("hive"));
   ExpectError(host_->Detach("web-7", DeviceKind::kImc, true, "r999"), StatusCode::kAborted,
               "ETAG_MISMATCH");
@@ -269,9 +269,10 @@ TEST_F(HostTest, DetachedDeviceIsGoneAndMayBeAttachedAgain) {
 }
 
 TEST_F(HostTest, EverythingIsThereAfterARestart) {
-  const auto web = host_->CreateVm("web-7", std::nullopt);
-  ASSERT_TRUE(host_->CreateVm("db-1", geteuid()).ok());
-  ASSERT_TRUE(host_->CreateVm("gone", std::nullopt).ok());
+  const auto web = host_->CreateVm("web-7", {});
+  const VmOptions options{.owner_uid = geteuid(), .allow_unsealed_memory = true};
+  ASSERT_TRUE(host_->CreateVm("db-1", options)->allow_unsealed_memory);
+  ASSERT_TRUE(host_->CreateVm("gone", {}).ok());
   ASSERT_TRUE(host_->Attach("web-7", DeviceKind::kImc, Upload("hive")).ok());
   ASSERT_TRUE(host_->Attach("web-7", DeviceKind::kBoot, Upload("old", "old.wim")).ok());
   ASSERT_TRUE(host_->Attach("db-1", DeviceKind::kImc, Upload("hive")).ok());
@@ -287,6 +288,7 @@ TEST_F(HostTest, EverythingIsThereAfterARestart) {
   for (size_t i = 0; i < 2; ++i) {
     EXPECT_EQ(after->vms[i].etag, before->vms[i].etag);
     EXPECT_EQ(after->vms[i].owner_uid, before->vms[i].owner_uid);
+    EXPECT_EQ(after->vms[i].allow_unsealed_memory, before->vms[i].allow_unsealed_memory);
     EXPECT_EQ(after->vms[i].create_time_us, before->vms[i].create_time_us);
     EXPECT_TRUE(fs::is_socket(after->vms[i].link_path));
   }
@@ -301,7 +303,7 @@ TEST_F(HostTest, EverythingIsThereAfterARestart) {
 }
 
 TEST_F(HostTest, EndUnlinksTheSockets) {
-  const auto vm = host_->CreateVm("web-7", std::nullopt);
+  const auto vm = host_->CreateVm("web-7", {});
   host_.reset();
   EXPECT_FALSE(fs::exists(vm->link_path));
 }
@@ -314,7 +316,7 @@ TEST_F(HostTest, UploadLimitIsThatOfTheLargestDevice) {
 }
 
 TEST_F(HostTest, InspectShowsTheDaemonAndItsVms) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   const FileContent content = Upload("hive");
   ASSERT_TRUE(host_->Attach("web-7", DeviceKind::kImc, content).ok());
   EXPECT_EQ(Seen("daemon/pid"), std::to_string(getpid()));

@@ -42,6 +42,11 @@ absl::StatusOr<VmRecord> ParseVm(const Statement& row) {
   const auto revision = row.Integer(3);
   if (!revision.has_value() || *revision < 1) return BadRow("vms", key, "revision");
   vm.revision = static_cast<uint64_t>(*revision);
+  const auto allow_unsealed_memory = row.Integer(4);
+  if (allow_unsealed_memory != 0 && allow_unsealed_memory != 1) {
+    return BadRow("vms", key, "allow_unsealed_memory");
+  }
+  vm.allow_unsealed_memory = *allow_unsealed_memory == 1;
   return vm;
 }
 

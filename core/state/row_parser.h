@@ -16,7 +16,8 @@ namespace vmbfs::state {
 // kDataLoss with the place of a value that is not what this program writes.
 absl::Status BadRow(const char* table, const std::string& key, const char* column);
 
-// Columns: name, owner_uid, create_time_us, revision. Errors: kDataLoss.
+// Columns: name, owner_uid, create_time_us, revision,
+// allow_unsealed_memory. Errors: kDataLoss.
 absl::StatusOr<VmRecord> ParseVm(const Statement& row);
 
 // Columns: vm, device, source_kind, sha256, size_bytes, file_name,

@@ -1,15 +1,14 @@
-// The tables of the state database. Constants only.
+// The tables of the state database, and how they came about. Constants only.
 
 #pragma once
 
-namespace vmbfs::state {
+#include <iterator>
 
-// Stored in PRAGMA user_version. A program refuses a database of a later one.
-inline constexpr int kSchemaVersion = 1;
+namespace vmbfs::state {
 
 // STRICT tables hold the types they declare. `revisions` has one row, the last
 // revision given; it only rises, also when what had it is gone.
-inline constexpr char kCreateSchema[] = R"sql(
+inline constexpr char kCreateTables[] = R"sql(
   CREATE TABLE revisions (
     id   INTEGER PRIMARY KEY CHECK (id = 1),
     last INTEGER NOT NULL
@@ -35,8 +34,17 @@ inline constexpr char kCreateSchema[] = R"sql(
     revision       INTEGER NOT NULL,
     PRIMARY KEY (vm, device)
   ) STRICT, WITHOUT ROWID;
-
-  PRAGMA user_version = 1;
 )sql";
+
+inline constexpr char kAddAllowUnsealedMemory[] = R"sql(
+  ALTER TABLE vms ADD COLUMN allow_unsealed_memory INTEGER NOT NULL DEFAULT 0;
+)sql";
+
+// From each version to the next; a new database takes them all. A step that has
+// shipped is never changed.
+inline constexpr const char* kSchemaSteps[] = {kCreateTables, kAddAllowUnsealedMemory};
+
+// Stored in PRAGMA user_version. A program refuses a database of a later one.
+inline constexpr int kSchemaVersion = std::size(kSchemaSteps);
 
 }  // namespace vmbfs::state

@@ -19,6 +19,8 @@ using state::Database;
 using state::Statement;
 using state::Transaction;
 
+// Makes the tables, or brings those of an earlier version up to ours, all or not
+// at all.
 absl::Status SetUpSchema(Database& database, const fs::path& file) {
   Transaction transaction(database);
   if (!transaction.begun().ok()) return transaction.begun();
@@ -30,12 +32,16 @@ absl::Status SetUpSchema(Database& database, const fs::path& file) {
     version = statement.Integer(0).value_or(0);
   }
   if (version == state::kSchemaVersion) return absl::OkStatus();
-  if (version != 0) {
+  if (version < 0 || version > state::kSchemaVersion) {
     return absl::FailedPreconditionError(absl::StrCat(
         file.string(), " has schema version ", version, "; this program knows version ",
         state::kSchemaVersion, ". Use the program that wrote it, or a later one"));
   }
-  if (absl::Status status = database.Run(state::kCreateSchema); !status.ok()) return status;
+  for (int64_t step = version; step < state::kSchemaVersion; ++step) {
+    if (absl::Status status = database.Run(state::kSchemaSteps[step]); !status.ok()) return status;
+  }
+  const std::string mark = absl::StrCat("PRAGMA user_version = ", state::kSchemaVersion);
+  if (absl::Status status = database.Run(mark.c_str()); !status.ok()) return status;
   return transaction.Commit();
 }
 
@@ -80,8 +86,8 @@ class SqliteStateStore final : public StateStore {
     MutexLock lock(mutex_);
     Contents contents;
     if (absl::Status status =
-            Collect(database_->Prepare("SELECT name, owner_uid, create_time_us, revision "
-                                       "FROM vms ORDER BY name"),
+            Collect(database_->Prepare("SELECT name, owner_uid, create_time_us, revision, "
+                                       "allow_unsealed_memory FROM vms ORDER BY name"),
                     &state::ParseVm, contents.vms);
         !status.ok()) {
       return status;
@@ -100,10 +106,15 @@ class SqliteStateStore final : public StateStore {
   absl::StatusOr<uint64_t> InsertVm(const VmRecord& vm) override {
     return Change([&vm](Database& database, int64_t revision) {
       Statement statement = database.Prepare(
-          "INSERT INTO vms (name, owner_uid, create_time_us, revision) VALUES (?, ?, ?, ?)");
+          "INSERT INTO vms (name, owner_uid, create_time_us, revision, allow_unsealed_memory) "
+          "VALUES (?, ?, ?, ?, ?)");
       const auto owner =
           vm.owner_uid.has_value() ? std::optional<int64_t>(*vm.owner_uid) : std::nullopt;
-      statement.Bind(vm.name).Bind(owner).Bind(vm.create_time_us).Bind(revision);
+      statement.Bind(vm.name)
+          .Bind(owner)
+          .Bind(vm.create_time_us)
+          .Bind(revision)
+          .Bind(int64_t{vm.allow_unsealed_memory});
       return ChangeOne(database, statement, "nothing was stored");
     });
   }

@@ -15,8 +15,8 @@
 namespace vmbfs {
 
 bool operator==(const VmRecord& a, const VmRecord& b) {
-  return std::tie(a.name, a.owner_uid, a.create_time_us, a.revision) ==
-         std::tie(b.name, b.owner_uid, b.create_time_us, b.revision);
+  return std::tie(a.name, a.owner_uid, a.allow_unsealed_memory, a.create_time_us, a.revision) ==
+         std::tie(b.name, b.owner_uid, b.allow_unsealed_memory, b.create_time_us, b.revision);
 }
 
 bool operator==(const AttachmentRecord& a, const AttachmentRecord& b) {
@@ -106,6 +106,7 @@ TEST_F(StateStoreTest, InsertedRowsAreLoadedInOrder) {
   VmRecord web = Vm("web-7");
   VmRecord db = Vm("db-1");
   db.owner_uid.reset();
+  db.allow_unsealed_memory = true;
   web.revision = store_->InsertVm(web).value();
   db.revision = store_->InsertVm(db).value();
   AttachmentRecord imc = Attachment("web-7", "imc");
@@ -219,13 +220,63 @@ TEST_F(StateStoreTest, SecondDaemonIsRefusedUntilTheFirstEnds) {
   Reopen();
 }
 
+// Version 1 had no unsealed memory. The database is as that version left it.
+TEST_F(StateStoreTest, DatabaseOfVersion1IsTakenOverWithAllItHeld) {
+  store_.reset();
+  fs::remove_all(folder_);
+  fs::create_directories(folder_);
+  Edit(R"sql(
+    CREATE TABLE revisions (
+      id   INTEGER PRIMARY KEY CHECK (id = 1),
+      last INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO revisions (id, last) VALUES (1, 41);
+    CREATE TABLE vms (
+      name           TEXT PRIMARY KEY NOT NULL,
+      owner_uid      INTEGER,
+      create_time_us INTEGER NOT NULL,
+      revision       INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO vms VALUES ('db-1', NULL, 17, 3), ('web-7', 1000, 17, 41);
+    CREATE TABLE attachments (
+      vm             TEXT NOT NULL REFERENCES vms (name) ON DELETE CASCADE,
+      device         TEXT NOT NULL,
+      source_kind    TEXT NOT NULL,
+      sha256         TEXT NOT NULL,
+      size_bytes     INTEGER NOT NULL,
+      file_name      TEXT NOT NULL,
+      create_time_us INTEGER NOT NULL,
+      update_time_us INTEGER NOT NULL,
+      revision       INTEGER NOT NULL,
+      PRIMARY KEY (vm, device)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO attachments VALUES ('web-7', 'imc', 'blob', printf('%.64c', 'a'), 8192, 'imc.hiv',
+                                    18, 19, 41);
+    PRAGMA user_version = 1;
+  )sql");
+  Reopen();
+  VmRecord db = Vm("db-1");
+  db.owner_uid.reset();
+  db.revision = 3;
+  VmRecord web = Vm("web-7");
+  web.revision = 41;
+  AttachmentRecord imc = Attachment("web-7", "imc");
+  imc.revision = 41;
+  ExpectContents({db, web}, {imc});
+  VmRecord unsealed = Vm("x");
+  unsealed.allow_unsealed_memory = true;
+  unsealed.revision = store_->InsertVm(unsealed).value();
+  EXPECT_EQ(unsealed.revision, 42u);
+  ExpectContents({db, web, unsealed}, {imc});
+}
+
 TEST_F(StateStoreTest, NewerSchemaIsRefusedWithBothNumbers) {
   Edit("PRAGMA user_version = 7");
   const absl::Status status = OpenStateStore(folder_).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
   EXPECT_EQ(std::string(status.message()),
             (folder_ / "state.db").string() +
-                " has schema version 7; this program knows version 1. Use the program that "
+                " has schema version 7; this program knows version 2. Use the program that "
                 "wrote it, or a later one");
 }
 
@@ -242,6 +293,8 @@ TEST_F(StateStoreTest, RowsThatDoNotParseAreErrorsWithTheirKey) {
                "table vms, row \"web-7\": column owner_uid");
   ExpectBadRow("UPDATE vms SET owner_uid = NULL, revision = -3",
                "table vms, row \"web-7\": column revision");
+  ExpectBadRow("UPDATE vms SET revision = 3, allow_unsealed_memory = 2",
+               "table vms, row \"web-7\": column allow_unsealed_memory");
 }
 
 TEST_F(StateStoreTest, FileThatIsNoDatabaseIsAnError) {

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/log/escape.h"
 #include "core/log/rate_limiter.h"
+#include "core/vm/pool_fd_closer.h"
 #include "core/vm/strand_blocking_runner.h"
 
 namespace vmbfs {
@@ -31,10 +32,12 @@ class Vm::Core {
        boost::asio::thread_pool& pool)
       : name_(std::move(name)), pool_(pool), runner_(strand, pool), link_(strand) {}
 
-  absl::Status Listen(const std::string& socket_path, std::optional<uid_t> owner_uid) {
+  absl::Status Listen(const std::string& socket_path, const VmOptions& vm_options) {
     hyperv::LinkOptions options;
     options.socket_path = socket_path;
-    options.owner_uid = owner_uid;
+    options.owner_uid = vm_options.owner_uid;
+    options.allow_unsealed_memory = vm_options.allow_unsealed_memory;
+    options.connection.closer = std::make_shared<PoolFdCloser>(pool_);
     // The link calls back on the strand alone, and ends before this object.
     options.on_fault = [this](const hyperv::ChannelDevice& device, const absl::Status& reason) {
       Log("channel faulted", NameOf(device), reason.message());
@@ -177,8 +180,8 @@ Vm::~Vm() {
   });
 }
 
-absl::Status Vm::Listen(const std::string& socket_path, std::optional<uid_t> owner_uid) {
-  return core_->Listen(socket_path, owner_uid);
+absl::Status Vm::Listen(const std::string& socket_path, const VmOptions& options) {
+  return core_->Listen(socket_path, options);
 }
 
 StrandAnswer<Done> Vm::Serve() {

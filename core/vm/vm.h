@@ -2,8 +2,6 @@
 
 #pragma once
 
-#include <sys/types.h>
-
 #include <boost/asio/thread_pool.hpp>
 #include <memory>
 #include <optional>
@@ -15,6 +13,7 @@
 #include "core/vm/data_plane.h"
 #include "core/vm/device_kind.h"
 #include "core/vm/strand_answer.h"
+#include "core/vm/vm_options.h"
 #include "core/vmbfs/vmbfs_device.h"
 #include "hyperv/link/link_server.h"
 
@@ -45,8 +44,8 @@ struct Done {};
 // stopped and destroyed there.
 class Vm {
  public:
-  // REQUIRES: `data_plane` outlives the Vm, and `pool` is joined before it is
-  // destroyed.
+  // REQUIRES: `data_plane` outlives the Vm, and `pool` is joined before that is
+  // destroyed, and destroyed after it.
   Vm(std::string name, DataPlane& data_plane, boost::asio::thread_pool& pool);
   ~Vm();
   Vm(const Vm&) = delete;
@@ -57,7 +56,7 @@ class Vm {
   // Makes the link's socket, on the calling thread. VMMs that connect wait until
   // Serve. Errors: as LinkServer::Listen.
   // REQUIRES: no other method was called before.
-  absl::Status Listen(const std::string& socket_path, std::optional<uid_t> owner_uid);
+  absl::Status Listen(const std::string& socket_path, const VmOptions& options);
 
   // Begins to accept VMMs.
   StrandAnswer<Done> Serve();

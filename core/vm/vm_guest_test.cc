@@ -72,7 +72,7 @@ class VmGuestTest : public HostFixture, public testing::WithParamInterface<Guest
 
   // A VM with a hive on its imc device.
   void CreateVmWithHive(const std::string& vm, const std::string& hive) {
-    ASSERT_TRUE(host_->CreateVm(vm, std::nullopt).ok());
+    ASSERT_TRUE(host_->CreateVm(vm, {}).ok());
     const auto attached = host_->Attach(vm, DeviceKind::kImc, Upload(hive));
     ASSERT_TRUE(attached.ok()) << attached.status();
   }
@@ -189,7 +189,7 @@ TEST_P(VmGuestTest, RefusedDetachLeavesTheDeviceToBeOpenedAgain) {
 }
 
 TEST_P(VmGuestTest, DeviceAttachedLaterIsOfferedToTheRunningGuest) {
-  ASSERT_TRUE(host_->CreateVm("web-7", std::nullopt).ok());
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   const auto guest = StartGuest("web-7");
   ASSERT_NE(guest, nullptr);
   EXPECT_TRUE(guest->offers().empty());

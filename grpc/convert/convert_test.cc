@@ -175,6 +175,13 @@ TEST(Views, VmWithoutOwnerLeavesTheFieldAbsent) {
   EXPECT_TRUE(ToProto(view).has_owner_uid());
 }
 
+TEST(Views, UnsealedMemoryIsTold) {
+  VmView view;
+  EXPECT_FALSE(ToProto(view).allow_unsealed_memory());
+  view.allow_unsealed_memory = true;
+  EXPECT_TRUE(ToProto(view).allow_unsealed_memory());
+}
+
 TEST(Views, NodesKeepTheirTypesAndOrder) {
   inspect::Node root;
   root.name = "vm";

@@ -140,7 +140,7 @@ absl::StatusOr<AttachmentView*> FakeHost::FindAttachment(const std::string& vm, 
 
 std::string FakeHost::NextEtag() { return absl::StrCat(++changes_); }
 
-absl::StatusOr<VmView> FakeHost::CreateVm(const std::string& name, std::optional<uid_t> owner_uid) {
+absl::StatusOr<VmView> FakeHost::CreateVm(const std::string& name, const VmOptions& options) {
   MutexLock lock(mutex_);
   if (name.find('/') != name.npos) {
     return HostError(StatusCode::kInvalidArgument, "VM_NAME_INVALID", "a VM's name has no slash");
@@ -151,7 +151,8 @@ absl::StatusOr<VmView> FakeHost::CreateVm(const std::string& name, std::optional
   }
   VmView& vm = vms_[name];
   vm.name = name;
-  vm.owner_uid = owner_uid;
+  vm.owner_uid = options.owner_uid;
+  vm.allow_unsealed_memory = options.allow_unsealed_memory;
   vm.link_path = absl::StrCat("/run/vmbfs/vm/", name, ".sock");
   vm.etag = NextEtag();
   vm.create_time_us = kEpochUs;
@@ -213,7 +214,8 @@ absl::StatusOr<AttachmentView> FakeHost::Attach(const std::string& vm, DeviceKin
   const absl::StatusOr<VmView*> found = FindVm(vm);
   if (!found.ok()) return found.status();
   if (FindAttachment(vm, device).ok()) {
-    return HostError(StatusCode::kAlreadyExists, "DEVICE_ALREADY_ATTACHED", "exists already: swap it");
+    return HostError(StatusCode::kAlreadyExists, "DEVICE_ALREADY_ATTACHED",
+                     "exists already: swap it");
   }
   const absl::StatusOr<FileContent> resolved = Resolve(device, content);
   if (!resolved.ok()) return resolved.status();

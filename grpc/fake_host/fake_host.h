@@ -37,7 +37,7 @@ class FakeHost final : public Host {
   int uploads_under_way() const { return *uploads_; }
   size_t blob_count() const;
 
-  absl::StatusOr<VmView> CreateVm(const std::string& name, std::optional<uid_t> owner_uid) override;
+  absl::StatusOr<VmView> CreateVm(const std::string& name, const VmOptions& options) override;
   absl::StatusOr<VmView> GetVm(const std::string& name) override;
   absl::StatusOr<VmPage> ListVms(const std::string& after, size_t limit) override;
   absl::Status DeleteVm(const std::string& name, bool force, const std::string& etag) override;

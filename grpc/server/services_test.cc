@@ -27,6 +27,7 @@ TEST_F(ServicesTest, CreatedVmCanBeGotAndDeleted) {
   ASSERT_TRUE(created.ok()) << created.status();
   EXPECT_EQ(created->name(), "vms/web");
   EXPECT_EQ(created->owner_uid(), 1000u);
+  EXPECT_FALSE(created->allow_unsealed_memory());
   EXPECT_FALSE(created->etag().empty());
 
   v1::GetVmRequest get;
@@ -40,6 +41,20 @@ TEST_F(ServicesTest, CreatedVmCanBeGotAndDeleted) {
   remove.set_etag(created->etag());
   EXPECT_TRUE(client_->DeleteVm(remove).ok());
   ExpectError(client_->GetVm(get), StatusCode::kNotFound, "VM_NOT_FOUND");
+}
+
+TEST_F(ServicesTest, VmWithUnsealedMemoryIsCreatedOnRequestAndToldSo) {
+  v1::CreateVmRequest request;
+  request.set_vm_id("web");
+  request.mutable_vm()->set_allow_unsealed_memory(true);
+  request.set_validate_only(true);
+  EXPECT_TRUE(client_->CreateVm(request)->allow_unsealed_memory());
+  request.set_validate_only(false);
+  EXPECT_TRUE(client_->CreateVm(request)->allow_unsealed_memory());
+  EXPECT_TRUE(server_.host().GetVm("web")->allow_unsealed_memory);
+  v1::GetVmRequest get;
+  get.set_name("vms/web");
+  EXPECT_TRUE(client_->GetVm(get)->allow_unsealed_memory());
 }
 
 TEST_F(ServicesTest, SecondVmOfANameIsRefused) {

@@ -49,16 +49,17 @@ class VmService final : public v1::VmService::CallbackService {
 
   absl::Status Create(const v1::CreateVmRequest& request, v1::Vm& response) {
     if (absl::Status valid = CheckVmId(request.vm_id(), "vm_id"); !valid.ok()) return valid;
-    std::optional<uid_t> owner_uid;
-    if (request.vm().has_owner_uid()) owner_uid = request.vm().owner_uid();
-    if (request.validate_only()) return CheckCreate(request, owner_uid, response);
-    absl::StatusOr<VmView> vm = host_.CreateVm(request.vm_id(), owner_uid);
+    VmOptions options;
+    if (request.vm().has_owner_uid()) options.owner_uid = request.vm().owner_uid();
+    options.allow_unsealed_memory = request.vm().allow_unsealed_memory();
+    if (request.validate_only()) return CheckCreate(request, options, response);
+    absl::StatusOr<VmView> vm = host_.CreateVm(request.vm_id(), options);
     if (!vm.ok()) return AboutField(vm.status(), "vm_id");
     response = ToProto(*vm);
     return absl::OkStatus();
   }
 
-  absl::Status CheckCreate(const v1::CreateVmRequest& request, std::optional<uid_t> owner_uid,
+  absl::Status CheckCreate(const v1::CreateVmRequest& request, const VmOptions& options,
                            v1::Vm& response) {
     const absl::StatusOr<VmView> existing = host_.GetVm(request.vm_id());
     if (existing.ok()) {
@@ -68,7 +69,8 @@ class VmService final : public v1::VmService::CallbackService {
     if (!absl::IsNotFound(existing.status())) return AboutField(existing.status(), "vm_id");
     VmView view;
     view.name = request.vm_id();
-    view.owner_uid = owner_uid;
+    view.owner_uid = options.owner_uid;
+    view.allow_unsealed_memory = options.allow_unsealed_memory;
     response = ToProto(view);
     response.clear_create_time();
     return absl::OkStatus();

@@ -26,6 +26,10 @@ class MappedRegion {
   ~MappedRegion() { ::munmap(data_, bytes_); }
 
   std::byte* data() const { return data_; }
+  bool Holds(uintptr_t address) const {
+    const auto start = reinterpret_cast<uintptr_t>(data_);
+    return address >= start && address - start < bytes_;
+  }
 
  private:
   std::byte* data_;
@@ -36,6 +40,7 @@ struct GuestMemory::Region {
   MemoryRegionDescription description;
   UniqueFd fd;  // for rings that are mapped later in a form of their own
   std::shared_ptr<const MappedRegion> mapping;
+  bool vanished = false;  // at least a page of it
 
   uint64_t gpa_end() const { return description.gpa + description.bytes; }
 };
@@ -66,14 +71,16 @@ absl::Status CheckNumbers(const MemoryRegionDescription& region) {
   return absl::OkStatus();
 }
 
-// Asks for the seals first: only under F_SEAL_SHRINK does the size that fstat
-// tells afterwards stay a lower bound.
-absl::Status CheckFile(const MemoryRegionDescription& region, int fd) {
+// Asks for the seals first: a file that answers is in memory, so that no file
+// system of the VMM's own is asked; and only under F_SEAL_SHRINK does the size
+// that fstat tells afterwards stay a lower bound.
+absl::Status CheckFile(const MemoryRegionDescription& region, int fd, bool allow_unsealed) {
   const int seals = ::fcntl(fd, F_GET_SEALS);
   if (seals < 0) return Refuse(region, "its descriptor is no memfd (it has no seals)");
-  if ((seals & F_SEAL_SHRINK) == 0) {
+  if ((seals & F_SEAL_SHRINK) == 0 && !allow_unsealed) {
     return Refuse(region, absl::StrCat("its memfd is not sealed against shrinking (seals ",
-                                       Hex(static_cast<uint64_t>(seals)), ")"));
+                                       Hex(static_cast<uint64_t>(seals)),
+                                       "), and unsealed memory is not allowed for this VM"));
   }
   struct stat file{};
   if (::fstat(fd, &file) != 0 || !S_ISREG(file.st_mode)) {
@@ -118,7 +125,7 @@ absl::StatusOr<std::shared_ptr<const MappedRegion>> MapFile(const MemoryRegionDe
 
 }  // namespace
 
-GuestMemory::GuestMemory() = default;
+GuestMemory::GuestMemory(GuestMemoryOptions options) : options_(options) {}
 GuestMemory::~GuestMemory() = default;
 
 absl::Status GuestMemory::AddRegion(const MemoryRegionDescription& description, UniqueFd fd) {
@@ -143,7 +150,10 @@ absl::Status GuestMemory::AddRegion(const MemoryRegionDescription& description, 
         absl::StrCat("memory region ", description.id, " refused: ", description.bytes,
                      " bytes on top of ", total_bytes_, " exceed the limit of ", kTotalBytesMax));
   }
-  if (absl::Status status = CheckFile(description, fd.get()); !status.ok()) return status;
+  if (absl::Status status = CheckFile(description, fd.get(), options_.allow_unsealed);
+      !status.ok()) {
+    return status;
+  }
   auto mapping = MapFile(description, fd.get());
   if (!mapping.ok()) return mapping.status();
 
@@ -168,51 +178,78 @@ absl::Status GuestMemory::RemoveRegion(uint32_t id) {
   return absl::OkStatus();
 }
 
-const GuestMemory::Region* GuestMemory::Find(uint64_t gpa) const {
+absl::StatusOr<const GuestMemory::Region*> GuestMemory::Find(uint64_t gpa) const {
   auto behind = by_gpa_.upper_bound(gpa);
-  if (behind == by_gpa_.begin()) return nullptr;
-  const Region* region = std::prev(behind)->second.get();
-  return gpa < region->gpa_end() ? region : nullptr;
+  const Region* region = behind == by_gpa_.begin() ? nullptr : std::prev(behind)->second.get();
+  if (region == nullptr || gpa >= region->gpa_end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("guest address ", Hex(gpa), " lies in no memory region"));
+  }
+  if (region->vanished) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("memory of region ", region->description.id,
+                     " vanished; it is of no use until the VMM adds it again"));
+  }
+  return region;
 }
 
 absl::StatusOr<std::vector<GuestRun>> GuestMemory::MapPages(
     std::span<const uint64_t> page_frames) const {
   std::vector<GuestRun> runs;
   for (const uint64_t frame : page_frames) {
-    const Region* region = frame < kGpaLimit / kPageBytes ? Find(frame * kPageBytes) : nullptr;
-    if (region == nullptr) {
+    if (frame >= kGpaLimit / kPageBytes) {
       return absl::InvalidArgumentError(
           absl::StrCat("guest page ", Hex(frame), " lies in no memory region"));
     }
-    std::byte* page = region->mapping->data() + (frame * kPageBytes - region->description.gpa);
+    const absl::StatusOr<const Region*> region = Find(frame * kPageBytes);
+    if (!region.ok()) return region.status();
+    const std::shared_ptr<const MappedRegion>& mapping = (*region)->mapping;
+    std::byte* page = mapping->data() + (frame * kPageBytes - (*region)->description.gpa);
     // Regions that happen to lie side by side are kept apart: a run keeps one
     // mapping alive.
-    if (!runs.empty() && runs.back().region == region->mapping &&
+    if (!runs.empty() && runs.back().region == mapping &&
         runs.back().data + runs.back().bytes == page) {
       runs.back().bytes += kPageBytes;
     } else {
-      runs.push_back({region->mapping, page, kPageBytes});
+      runs.push_back({mapping, page, kPageBytes});
     }
   }
   return runs;
 }
 
 absl::StatusOr<GuestRun> GuestMemory::MapRange(uint64_t gpa, uint64_t bytes) const {
-  const Region* region = Find(gpa);
-  if (region == nullptr || bytes > region->gpa_end() - gpa) {
+  const absl::StatusOr<const Region*> region = Find(gpa);
+  if (!region.ok()) return region.status();
+  if (bytes > (*region)->gpa_end() - gpa) {
     return absl::InvalidArgumentError(
         absl::StrCat(bytes, " bytes at ", Hex(gpa), " do not lie within one memory region"));
   }
-  return GuestRun{region->mapping, region->mapping->data() + (gpa - region->description.gpa),
-                  bytes};
+  const std::shared_ptr<const MappedRegion>& mapping = (*region)->mapping;
+  return GuestRun{mapping, mapping->data() + (gpa - (*region)->description.gpa), bytes};
 }
 
 bool GuestMemory::RegionHoldsAny(uint32_t id, std::span<const uint64_t> page_frames) const {
-  return std::any_of(page_frames.begin(), page_frames.end(), [&](uint64_t frame) {
-    if (frame >= kGpaLimit / kPageBytes) return false;
-    const Region* region = Find(frame * kPageBytes);
-    return region != nullptr && region->description.id == id;
+  const auto found = std::find_if(by_gpa_.begin(), by_gpa_.end(), [id](const auto& entry) {
+    return entry.second->description.id == id;
   });
+  if (found == by_gpa_.end()) return false;
+  const MemoryRegionDescription& region = found->second->description;
+  return std::any_of(page_frames.begin(), page_frames.end(), [&](uint64_t frame) {
+    return frame >= region.gpa / kPageBytes && frame < found->second->gpa_end() / kPageBytes;
+  });
+}
+
+absl::Status GuestMemory::CheckVanished(const VanishedMemoryWatch& watch) const {
+  if (watch.vanished() == 0) return absl::OkStatus();
+  for (const auto& [gpa, region] : by_gpa_) {
+    if (!region->mapping->Holds(watch.vanished())) continue;
+    region->vanished = true;
+    const auto start = reinterpret_cast<uintptr_t>(region->mapping->data());
+    return absl::FailedPreconditionError(
+        absl::StrCat("guest memory vanished: address ", Hex(gpa + (watch.vanished() - start)),
+                     " of memory region ", region->description.id, " cannot be accessed any more"));
+  }
+  return absl::FailedPreconditionError("guest memory vanished in a region that was removed");
 }
 
 }  // namespace vmbfs::hyperv

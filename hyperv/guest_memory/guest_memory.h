@@ -1,8 +1,10 @@
 // A VM's RAM, as its VMM hands it over: regions of sealed memfds.
 //
 // Trust: the descriptors and numbers come from the VMM and are checked here
-// once; what the memory holds is the guest's and may change at any moment.
-// Rules: ../../hyperv/link/README.md, MEM_ADD and MEM_DEL.
+// once; what the memory holds is the guest's and may change at any moment, or
+// vanish (guest_access.h).
+// Rules: ../../hyperv/link/README.md, MEM_ADD and MEM_DEL;
+// shared/specs/vmm-link.md section 1.6.
 
 #pragma once
 
@@ -16,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "hyperv/file_descriptor/unique_fd.h"
+#include "hyperv/guest_memory/guest_access.h"
 
 namespace vmbfs::hyperv {
 
@@ -39,6 +42,12 @@ struct MemoryRegionDescription {
   uint64_t file_offset = 0;  // page-aligned
 };
 
+struct GuestMemoryOptions {
+  // Takes files that are not sealed against shrinking too. Their VMM can make
+  // memory vanish at any moment, which costs the channels that touch it then.
+  bool allow_unsealed = false;
+};
+
 // The regions of one VM.
 //
 // Thread safety: one strand (the VM's). A GuestRun may outlive the region's
@@ -50,17 +59,20 @@ class GuestMemory {
   static constexpr uint64_t kTotalBytesMax = uint64_t{1} << 44;  // 16 TiB
   static constexpr uint64_t kGpaLimit = uint64_t{1} << 52;
 
-  GuestMemory();
+  explicit GuestMemory(GuestMemoryOptions options = {});
   ~GuestMemory();
   GuestMemory(const GuestMemory&) = delete;
   GuestMemory& operator=(const GuestMemory&) = delete;
 
-  // Checks `fd` and maps the range; takes the descriptor in any case.
+  // Checks `fd` and maps the range; takes the descriptor in any case. Before
+  // anything else is asked of it, its seals are: a file that has any is in
+  // memory (a memfd, tmpfs, hugetlbfs), and no file system of somebody's own
+  // that may let us wait.
   //
   // Errors (nothing was added; the message names the rule that was broken):
-  //   kInvalidArgument    not a memfd, not sealed against shrinking, smaller
-  //                       than offset + size, not page-aligned, overlaps
-  //                       another region, id in use.
+  //   kInvalidArgument    not a file in memory, not sealed against shrinking,
+  //                       smaller than offset + size, not page-aligned,
+  //                       overlaps another region, id in use.
   //   kResourceExhausted  more regions or bytes than the bounds allow.
   absl::Status AddRegion(const MemoryRegionDescription& description, UniqueFd fd);
 
@@ -70,31 +82,35 @@ class GuestMemory {
   // The pages `page_frames` (guest physical address >> 12) as runs, in order;
   // neighbours in our address space are merged into one run.
   //
-  // Errors: kInvalidArgument when a page lies in no region, with its number.
+  // Errors: kInvalidArgument when a page lies in no region, with its number;
+  // kFailedPrecondition when memory of its region vanished.
   absl::StatusOr<std::vector<GuestRun>> MapPages(std::span<const uint64_t> page_frames) const;
 
   // `bytes` at `gpa`, when they lie within one region. For structures that
-  // the VMM names by address (SIMP, SIEFP).
+  // the VMM names by address (SIMP, SIEFP). Errors: as above.
   absl::StatusOr<GuestRun> MapRange(uint64_t gpa, uint64_t bytes) const;
 
   // Whether any of `page_frames` lies in region `id`.
   bool RegionHoldsAny(uint32_t id, std::span<const uint64_t> page_frames) const;
+
+  // OK when all accesses during `watch` met their memory. If not, the region that
+  // was touched is given out no more until it is removed and added again: what
+  // we see in the vanished pages from then on is not what the guest sees.
+  //
+  // Errors: kFailedPrecondition with the address: what was read are zeros, and
+  // what was written is lost. Fault the channel.
+  absl::Status CheckVanished(const VanishedMemoryWatch& watch) const;
 
   size_t region_count() const { return by_gpa_.size(); }
   uint64_t total_bytes() const { return total_bytes_; }
 
  private:
   struct Region;
-  const Region* Find(uint64_t gpa) const;
+  absl::StatusOr<const Region*> Find(uint64_t gpa) const;
 
+  const GuestMemoryOptions options_;
   std::map<uint64_t, std::unique_ptr<Region>> by_gpa_;
   uint64_t total_bytes_ = 0;
 };
-
-// Copies between private memory and bytes that a guest may be writing.
-// The only functions besides the ring's atomics that touch guest bytes; they
-// race with the guest by nature and are excluded from ThreadSanitizer.
-void CopyFromGuest(std::byte* to, const std::byte* guest_from, size_t bytes);
-void CopyToGuest(std::byte* guest_to, const std::byte* from, size_t bytes);
 
 }  // namespace vmbfs::hyperv

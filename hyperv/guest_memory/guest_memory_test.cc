@@ -77,6 +77,31 @@ TEST_F(GuestMemoryTest, UnsealedMemfdIsRefused) {
                 absl::StatusCode::kInvalidArgument, "not sealed against shrinking (seals 0x4)");
 }
 
+TEST_F(GuestMemoryTest, UnsealedFileInMemoryIsTakenWhereItIsAllowed) {
+  GuestMemory memory(GuestMemoryOptions{.allow_unsealed = true});
+  EXPECT_TRUE(memory.AddRegion(kRegion, Memfd(0x4000, 0)).ok());
+  // A file of tmpfs that has a name, as QEMU's memory-backend-file makes them.
+  UniqueFd named(::open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  ASSERT_TRUE(named);
+  ASSERT_EQ(::ftruncate(named.get(), 0x4000), 0);
+  MemoryRegionDescription other = kRegion;
+  other.id = 2;
+  other.gpa = 0x200000;
+  EXPECT_TRUE(memory.AddRegion(other, std::move(named)).ok());
+}
+
+TEST_F(GuestMemoryTest, AllOtherRulesHoldForUnsealedMemoryToo) {
+  GuestMemory memory(GuestMemoryOptions{.allow_unsealed = true});
+  ExpectRefused(memory.AddRegion(kRegion, Memfd(0x3FFF, 0)), absl::StatusCode::kInvalidArgument,
+                "need more");
+  ExpectRefused(memory.AddRegion(kRegion, UniqueFd(::open("/proc/self/exe", O_RDONLY))),
+                absl::StatusCode::kInvalidArgument, "no memfd");
+  MemoryRegionDescription crooked = kRegion;
+  crooked.file_offset = 0x800;
+  ExpectRefused(memory.AddRegion(crooked, Memfd(0x8000, 0)), absl::StatusCode::kInvalidArgument,
+                "multiples of 4096");
+}
+
 TEST_F(GuestMemoryTest, WhatIsNoMemfdIsRefused) {
   int pipe_ends[2];
   ASSERT_EQ(::pipe(pipe_ends), 0);

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "hyperv/guest_memory/guest_access.h"
 #include "hyperv/link/event_fd.h"
 #include "hyperv/ring/incoming_ring.h"
 #include "hyperv/ring/outgoing_ring.h"
@@ -134,7 +135,10 @@ absl::Status LinkChannels::BeginOpen(const OpenedPtr& opened) {
   if (opened->event_flag >= kSynicEventFlags) {
     return absl::InvalidArgumentError(absl::StrCat("event flag ", opened->event_flag));
   }
-  if (absl::Status status = MapRings(*opened); !status.ok()) return status;
+  const VanishedMemoryWatch watch;
+  const absl::Status mapped = MapRings(*opened);
+  if (absl::Status status = memory_.CheckVanished(watch); !status.ok()) return status;
+  if (!mapped.ok()) return mapped;
   absl::StatusOr<UniqueFd> doorbell = CreateEventFd();
   if (!doorbell.ok()) return doorbell.status();
   absl::StatusOr<UniqueFd> for_vmm = DuplicateFd(*doorbell);
@@ -177,7 +181,10 @@ void LinkChannels::ConnectionSet(const OpenedPtr& opened, const absl::Status& re
 }
 
 void LinkChannels::FinishOpen(const OpenedPtr& opened) {
-  if (const absl::Status status = StartDevice(opened); !status.ok()) {
+  const VanishedMemoryWatch watch;
+  absl::Status status = StartDevice(opened);
+  if (status.ok()) status = memory_.CheckVanished(watch);
+  if (!status.ok()) {
     FailOpen(opened, status);
     return;
   }
@@ -330,9 +337,13 @@ void LinkChannels::ScheduleTurn(const OpenedPtr& opened) {
 
 void LinkChannels::Turn(const OpenedPtr& opened) {
   if (!running_ || !opened->served()) return;
+  const VanishedMemoryWatch watch;
   const absl::StatusOr<bool> more = opened->device->device->Run();
+  const absl::Status vanished = memory_.CheckVanished(watch);
   if (!opened->served()) return;
-  if (!more.ok()) {
+  if (!vanished.ok()) {
+    Fault(opened, vanished);
+  } else if (!more.ok()) {
     Fault(opened, more.status());
   } else if (*more) {
     ScheduleTurn(opened);

@@ -22,7 +22,8 @@ struct ControlBuffer {
 };
 
 // Takes ownership of every descriptor of `message`, whatever else is wrong.
-void TakeDescriptors(msghdr& message, std::vector<UniqueFd>& descriptors) {
+void TakeDescriptors(msghdr& message, const std::shared_ptr<FdCloser>& closer,
+                     std::vector<UniqueFd>& descriptors) {
   for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
        part = CMSG_NXTHDR(&message, part)) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
@@ -30,7 +31,7 @@ void TakeDescriptors(msghdr& message, std::vector<UniqueFd>& descriptors) {
     for (size_t i = 0; i < count; ++i) {
       int fd = -1;
       std::memcpy(&fd, CMSG_DATA(part) + i * sizeof(int), sizeof(int));
-      descriptors.emplace_back(fd);
+      descriptors.emplace_back(fd, closer);
     }
   }
 }
@@ -52,8 +53,9 @@ absl::Status SystemError(const char* what) {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<LinkConnection>> LinkConnection::Create(
-    const boost::asio::any_io_executor& executor, UniqueFd socket) {
-  auto connection = std::make_shared<LinkConnection>(executor);
+    const boost::asio::any_io_executor& executor, UniqueFd socket,
+    const LinkConnectionOptions& options) {
+  auto connection = std::make_shared<LinkConnection>(executor, options);
   boost::system::error_code error;
   connection->socket_.assign(boost::asio::local::stream_protocol(), socket.get(), error);
   if (error) return absl::InternalError(absl::StrCat("socket: ", error.message()));
@@ -61,14 +63,20 @@ absl::StatusOr<std::shared_ptr<LinkConnection>> LinkConnection::Create(
   return connection;
 }
 
-LinkConnection::LinkConnection(const boost::asio::any_io_executor& executor)
-    : executor_(executor), socket_(executor) {}
+LinkConnection::LinkConnection(const boost::asio::any_io_executor& executor,
+                               const LinkConnectionOptions& options)
+    : executor_(executor),
+      options_(options),
+      socket_(executor),
+      first_frame_timer_(executor),
+      output_timer_(executor) {}
 
 LinkConnection::~LinkConnection() { Close(); }
 
 void LinkConnection::Start(std::weak_ptr<Handler> handler) {
   handler_ = std::move(handler);
   WaitReadable();
+  WaitFirstFrame();
 }
 
 bool LinkConnection::PeerIsGone() {
@@ -80,6 +88,9 @@ bool LinkConnection::PeerIsGone() {
 void LinkConnection::Close() {
   open_ = false;
   output_.clear();
+  frame_ = {};
+  first_frame_timer_.cancel();
+  output_timer_.cancel();
   boost::system::error_code ignored;
   socket_.close(ignored);
 }
@@ -89,6 +100,16 @@ void LinkConnection::WaitReadable() {
                      [weak = weak_from_this()](const boost::system::error_code& error) {
                        if (const auto self = weak.lock(); self && !error) self->Receive();
                      });
+}
+
+void LinkConnection::WaitFirstFrame() {
+  first_frame_timer_.expires_after(options_.first_frame_timeout);
+  first_frame_timer_.async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
+    const auto self = weak.lock();
+    if (error || !self || self->first_frame_came_) return;
+    self->Break(absl::InvalidArgumentError(
+        absl::StrCat("no HELLO came within ", self->options_.first_frame_timeout.count(), " ms")));
+  });
 }
 
 void LinkConnection::Receive() {
@@ -155,6 +176,7 @@ LinkConnection::Progress LinkConnection::TakeHeader() {
 void LinkConnection::TakeFrame() {
   header_received_ = 0;
   payload_received_ = 0;
+  if (!std::exchange(first_frame_came_, true)) first_frame_timer_.cancel();
   LinkFrame frame = std::exchange(frame_, LinkFrame{});
   if (const std::shared_ptr<Handler> handler = handler_.lock()) handler->OnFrame(std::move(frame));
 }
@@ -171,7 +193,7 @@ absl::StatusOr<size_t> LinkConnection::ReceiveBytes(std::span<std::byte> to) {
       ::recvmsg(socket_.native_handle(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   if (bytes < 0) return SystemError("receiving from the VMM");
   const size_t descriptors_before = frame_.descriptors.size();
-  TakeDescriptors(message, frame_.descriptors);
+  TakeDescriptors(message, options_.closer, frame_.descriptors);
   if ((message.msg_flags & MSG_CTRUNC) != 0) {
     return absl::InvalidArgumentError(absl::StrCat("a control message was cut short: more than ",
                                                    kLinkDescriptorsMax,
@@ -179,6 +201,10 @@ absl::StatusOr<size_t> LinkConnection::ReceiveBytes(std::span<std::byte> to) {
   }
   if (header_received_ != 0 && frame_.descriptors.size() != descriptors_before) {
     return absl::InvalidArgumentError("descriptors came elsewhere than with a header's first byte");
+  }
+  if (frame_.descriptors.size() != descriptors_before && options_.closer != nullptr &&
+      !options_.closer->HasRoom()) {
+    return absl::ResourceExhaustedError("too many descriptors of the VMM's wait to be closed");
   }
   if (bytes == 0) return Closed();
   return static_cast<size_t>(bytes);
@@ -236,6 +262,7 @@ absl::StatusOr<size_t> LinkConnection::SendBytes(Output& output) {
 
 void LinkConnection::WaitWritable() {
   wait_writable_ = true;
+  WaitOutput();
   socket_.async_wait(Socket::wait_write,
                      [weak = weak_from_this()](const boost::system::error_code& error) {
                        const auto self = weak.lock();
@@ -248,6 +275,18 @@ void LinkConnection::WaitWritable() {
                        const auto handler = self->handler_.lock();
                        if (was_full && handler) handler->OnRoom();
                      });
+}
+
+// A new wait ends the one before: while frames wait, it begins anew whenever
+// the socket had room.
+void LinkConnection::WaitOutput() {
+  output_timer_.expires_after(options_.output_timeout);
+  output_timer_.async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
+    const auto self = weak.lock();
+    if (error || !self || !self->wait_writable_) return;
+    self->Break(absl::DeadlineExceededError(
+        absl::StrCat("the VMM read nothing for ", self->options_.output_timeout.count(), " ms")));
+  });
 }
 
 void LinkConnection::Break(const absl::Status& reason) {

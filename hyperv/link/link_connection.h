@@ -8,6 +8,7 @@
 #include <array>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <cstddef>
 #include <deque>
 #include <memory>
@@ -17,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "hyperv/file_descriptor/unique_fd.h"
 #include "hyperv/link/link_codec.h"
+#include "hyperv/link/link_connection_options.h"
 
 namespace vmbfs::hyperv {
 
@@ -26,7 +28,8 @@ namespace vmbfs::hyperv {
 // Bounds: one frame is being received; at most kFramesPerTurn are handed on
 // before others on the executor have their turn. While kOutputFramesHigh
 // frames wait to be sent nothing is received; kOutputFramesMax break the
-// connection.
+// connection, and so do a peer's silence (LinkConnectionOptions) and
+// descriptors that the closer has no room for.
 class LinkConnection : public std::enable_shared_from_this<LinkConnection> {
  public:
   static constexpr size_t kOutputFramesHigh = 64;
@@ -46,8 +49,10 @@ class LinkConnection : public std::enable_shared_from_this<LinkConnection> {
 
   // `socket` is connected. Errors: kInternal when it cannot be waited for.
   static absl::StatusOr<std::shared_ptr<LinkConnection>> Create(
-      const boost::asio::any_io_executor& executor, UniqueFd socket);
-  explicit LinkConnection(const boost::asio::any_io_executor& executor);
+      const boost::asio::any_io_executor& executor, UniqueFd socket,
+      const LinkConnectionOptions& options);
+  LinkConnection(const boost::asio::any_io_executor& executor,
+                 const LinkConnectionOptions& options);
   ~LinkConnection();
 
   // Begins to receive.
@@ -77,6 +82,8 @@ class LinkConnection : public std::enable_shared_from_this<LinkConnection> {
 
   void WaitReadable();
   void WaitWritable();
+  void WaitFirstFrame();
+  void WaitOutput();
   void Receive();
   Progress ReceiveSome();
   Progress TakeHeader();
@@ -88,7 +95,10 @@ class LinkConnection : public std::enable_shared_from_this<LinkConnection> {
   void BreakLater(const absl::Status& reason);
 
   boost::asio::any_io_executor executor_;
+  const LinkConnectionOptions options_;
   boost::asio::local::stream_protocol::socket socket_;
+  boost::asio::steady_timer first_frame_timer_;
+  boost::asio::steady_timer output_timer_;
   std::weak_ptr<Handler> handler_;
   bool open_ = true;     // until Close
   bool broken_ = false;  // nothing more is received
@@ -97,6 +107,7 @@ class LinkConnection : public std::enable_shared_from_this<LinkConnection> {
   size_t header_received_ = 0;
   size_t payload_received_ = 0;
   LinkFrame frame_;  // its header is valid once all of it was received
+  bool first_frame_came_ = false;
   bool reading_held_ = false;
 
   std::deque<Output> output_;

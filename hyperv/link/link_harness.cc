@@ -43,11 +43,13 @@ ScratchFolder::~ScratchFolder() {
   std::filesystem::remove_all(folder_, ignored);
 }
 
-LinkHarness::LinkHarness() {
-  LinkOptions options;
+LinkHarness::LinkHarness(LinkOptions options) {
   options.socket_path = path_;
   options.on_fault = [this](const ChannelDevice&, const absl::Status& reason) {
     faults_.emplace_back(reason.message());
+  };
+  options.on_open_refused = [this](const ChannelDevice&, const absl::Status& reason) {
+    refusals_.emplace_back(reason.message());
   };
   if (!server_->Listen(options).ok()) ::abort();
   server_->Start();
@@ -202,11 +204,11 @@ std::optional<TestFrame> ReceiveFrame(const UniqueFd& socket) {
   return frame;
 }
 
-TestVmm::TestVmm(const std::string& path, uint32_t vp_count)
+TestVmm::TestVmm(const std::string& path, uint32_t vp_count, int ram_seals, int ring_seals)
     : vp_count_(vp_count),
       socket_(ConnectTo(path)),
-      ram_fd_(TestMemory(kPages * 4096, F_SEAL_SHRINK)),
-      ring_fd_(TestMemory(kRingPages * 4096, F_SEAL_SHRINK | F_SEAL_GROW)) {
+      ram_fd_(TestMemory(kPages * 4096, ram_seals)),
+      ring_fd_(TestMemory(kRingPages * 4096, ring_seals)) {
   void* mapped =
       ::mmap(nullptr, kPages * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ram_fd_.get(), 0);
   if (mapped == MAP_FAILED) ::abort();
@@ -301,14 +303,18 @@ void TestVmm::Answer(TestFrame frame) {
       acknowledged_ = FromPayload<LinkPostAckWire>(frame).post_seq.value();
       return;
     case LinkType::kSintGet: {
-      const Sint& sint = SintOf(FromPayload<LinkSintWire>(frame).vp.value());
+      const uint32_t vp = FromPayload<LinkSintWire>(frame).vp.value();
+      if (unanswered_.contains({frame.type, vp})) return;
+      const Sint& sint = SintOf(vp);
       descriptors = {sint.irq.get(), sint.ack.get()};
       break;
     }
-    case LinkType::kConnSet:
-      doorbells_[FromPayload<LinkConnWire>(frame).connection.value()] =
-          std::move(frame.descriptors.at(0));
+    case LinkType::kConnSet: {
+      const uint32_t connection = FromPayload<LinkConnWire>(frame).connection.value();
+      if (unanswered_.contains({frame.type, connection})) return;
+      doorbells_[connection] = std::move(frame.descriptors.at(0));
       break;
+    }
     case LinkType::kConnClr:
       doorbells_.erase(FromPayload<LinkConnWire>(frame).connection.value());
       break;

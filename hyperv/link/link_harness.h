@@ -16,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <thread>
@@ -47,7 +48,8 @@ class ScratchFolder {
 // A listening LinkServer whose strand is a thread.
 class LinkHarness {
  public:
-  LinkHarness();
+  // `options` without a path, on_fault and on_open_refused, which are its own.
+  explicit LinkHarness(LinkOptions options = {});
   ~LinkHarness();
 
   // Runs `action` on the strand and returns its result.
@@ -69,7 +71,14 @@ class LinkHarness {
     return Do([this](LinkServer&) { return faults_; });
   }
 
+  // The same of on_open_refused.
+  std::vector<std::string> refusals() {
+    return Do([this](LinkServer&) { return refusals_; });
+  }
+
   const std::string& path() const { return path_; }
+  // Of the thread, for a second server beside the first.
+  boost::asio::any_io_executor strand() { return context_.get_executor(); }
 
  private:
   ScratchFolder folder_;
@@ -78,7 +87,8 @@ class LinkHarness {
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{
       context_.get_executor()};
   std::unique_ptr<LinkServer> server_ = std::make_unique<LinkServer>(context_.get_executor());
-  std::vector<std::string> faults_;  // the strand's
+  std::vector<std::string> faults_;    // the strand's
+  std::vector<std::string> refusals_;  // the strand's
   std::thread thread_;
 };
 
@@ -130,7 +140,8 @@ class TestVmm {
   static constexpr uint32_t kRamRegion = 1;
   static constexpr uint32_t kRingRegion = 2;
 
-  explicit TestVmm(const std::string& path, uint32_t vp_count = 1);
+  explicit TestVmm(const std::string& path, uint32_t vp_count = 1, int ram_seals = SealShrink(),
+                   int ring_seals = SealShrink());
   ~TestVmm();
   TestVmm(const TestVmm&) = delete;
   TestVmm& operator=(const TestVmm&) = delete;
@@ -157,6 +168,8 @@ class TestVmm {
   // Waits until the server has set (or cleared) a doorbell for a connection.
   bool WaitForDoorbell(uint32_t connection, bool present);
   void RingDoorbell(uint32_t connection);
+  // CONN_SET for a connection, SINT_GET for a processor: never answered.
+  void LeaveUnanswered(LinkType type, uint32_t subject) { unanswered_.emplace(type, subject); }
 
   uint64_t acknowledged() const { return acknowledged_; }
   bool HasDoorbell(uint32_t connection) const { return doorbells_.contains(connection); }
@@ -194,6 +207,7 @@ class TestVmm {
   uint32_t channel_connection_ = 0;
   std::map<uint64_t, TestFrame> replies_;
   std::map<uint32_t, UniqueFd> doorbells_;
+  std::set<std::pair<LinkType, uint32_t>> unanswered_;
   std::map<uint32_t, Sint> sints_;  // by VP; SINT 2
 };
 

@@ -164,6 +164,8 @@ absl::Status LinkServer::Impl::Listen(const LinkOptions& options) {
   options_ = options;
   shared_->on_fault = options.on_fault;
   shared_->on_open_refused = options.on_open_refused;
+  shared_->connection = options.connection;
+  shared_->memory.allow_unsealed = options.allow_unsealed_memory;
   file_ = FileIdentity(path);
   listening_ = true;
   return absl::OkStatus();
@@ -205,6 +207,11 @@ void LinkServer::Impl::Welcome(UniqueFd socket) {
   if (peer.uid != ::geteuid() && peer.uid != 0 && peer.uid != options_.owner_uid) {
     TurnAway(socket, LinkError::kNotPermitted,
              absl::StrCat("user ", peer.uid, " may not use this link"));
+    return;
+  }
+  if (shared_->connection.closer != nullptr && !shared_->connection.closer->HasRoom()) {
+    TurnAway(socket, LinkError::kBusy,
+             "too many descriptors of earlier connections wait to be closed");
     return;
   }
   if (session_ && session_->PeerIsGone()) {  // it reconnects before its end was read

@@ -20,6 +20,7 @@
 #include "absl/status/status.h"
 #include "hyperv/bus/bus.h"
 #include "hyperv/channel/channel_device.h"
+#include "hyperv/link/link_connection_options.h"
 
 namespace vmbfs::hyperv {
 
@@ -31,6 +32,9 @@ struct LinkOptions {
   std::function<void(const ChannelDevice&, const absl::Status&)> on_fault;
   // The same for each open that is refused.
   std::function<void(const ChannelDevice&, const absl::Status&)> on_open_refused;
+  LinkConnectionOptions connection;
+  // Guest memory that its VMM can take away at any moment is accepted too.
+  bool allow_unsealed_memory = false;
 };
 
 // sun_path holds 108 bytes with the terminating NUL.

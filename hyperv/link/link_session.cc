@@ -18,7 +18,7 @@ absl::StatusOr<std::shared_ptr<LinkSession>> LinkSession::Start(
     std::shared_ptr<LinkShared> shared, std::vector<std::shared_ptr<LinkDevice>> devices,
     std::function<void()> on_end) {
   absl::StatusOr<std::shared_ptr<LinkConnection>> connection =
-      LinkConnection::Create(executor, std::move(socket));
+      LinkConnection::Create(executor, std::move(socket), shared->connection);
   if (!connection.ok()) return connection.status();
   auto session = std::make_shared<LinkSession>(executor, std::move(shared), std::move(on_end));
   session->connection_ = *std::move(connection);
@@ -29,7 +29,10 @@ absl::StatusOr<std::shared_ptr<LinkSession>> LinkSession::Start(
 
 LinkSession::LinkSession(const boost::asio::any_io_executor& executor,
                          std::shared_ptr<LinkShared> shared, std::function<void()> on_end)
-    : executor_(executor), shared_(std::move(shared)), on_end_(std::move(on_end)) {}
+    : executor_(executor),
+      shared_(std::move(shared)),
+      on_end_(std::move(on_end)),
+      memory_(shared_->memory) {}
 
 void LinkSession::End(const absl::Status& reason) {
   if (std::exchange(ended_, true)) return;

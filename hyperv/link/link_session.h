@@ -34,6 +34,8 @@ namespace vmbfs::hyperv {
 struct LinkShared {
   std::function<void(const ChannelDevice&, const absl::Status&)> on_fault;
   std::function<void(const ChannelDevice&, const absl::Status&)> on_open_refused;
+  LinkConnectionOptions connection;
+  GuestMemoryOptions memory;
   uint64_t posts = 0;
   uint64_t frames_received = 0;
   uint64_t frames_refused = 0;

@@ -1,10 +1,10 @@
 #include "hyperv/link/synic.h"
 
 #include <array>
-#include <atomic>
 #include <bit>
 
 #include "absl/strings/str_cat.h"
+#include "hyperv/guest_memory/guest_access.h"
 #include "hyperv/link/event_fd.h"
 
 namespace vmbfs::hyperv {
@@ -24,31 +24,26 @@ constexpr size_t kSlotSenderOffset = 8;
 constexpr size_t kSlotPayloadOffset = 16;
 constexpr uint32_t kSlotPendingFlag = 0x100;  // bit 0 of the flags, in that word
 
-// A guest's 32-bit word. Guest pages are page-aligned here, and offsets are
-// multiples of 4.
-std::atomic_ref<uint32_t> Word(std::byte* guest_page, size_t offset) {
-  return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(guest_page + offset));
-}
-
 void FillSlot(std::byte* guest_page, size_t slot, std::span<const std::byte> message) {
   constexpr std::array<std::byte, sizeof(uint64_t)> kNoSender{};
   CopyToGuest(guest_page + slot + kSlotSenderOffset, kNoSender.data(), kNoSender.size());
   CopyToGuest(guest_page + slot + kSlotPayloadOffset, message.data(), message.size());
-  Word(guest_page, slot + kSlotLengthAndFlagsOffset)
-      .store(static_cast<uint32_t>(message.size()), std::memory_order_relaxed);
-  Word(guest_page, slot + kSlotTypeOffset).store(kSynicVmbusMessageType, std::memory_order_release);
+  StoreGuestWord(guest_page + slot + kSlotLengthAndFlagsOffset,
+                 static_cast<uint32_t>(message.size()), std::memory_order_relaxed);
+  StoreGuestWord(guest_page + slot + kSlotTypeOffset, kSynicVmbusMessageType,
+                 std::memory_order_release);
 }
 
 // Whether the slot is empty; if it is not, the guest is asked for an EOM.
 bool SlotIsEmpty(std::byte* guest_page, size_t slot) {
-  const std::atomic_ref<uint32_t> type = Word(guest_page, slot + kSlotTypeOffset);
-  if (type.load(std::memory_order_acquire) == 0) return true;
-  Word(guest_page, slot + kSlotLengthAndFlagsOffset)
-      .fetch_or(kSlotPendingFlag, std::memory_order_seq_cst);
+  std::byte* const type = guest_page + slot + kSlotTypeOffset;
+  if (LoadGuestWord(type, std::memory_order_acquire) == 0) return true;
+  FetchOrGuestWord(guest_page + slot + kSlotLengthAndFlagsOffset, kSlotPendingFlag,
+                   std::memory_order_seq_cst);
   // The guest empties the slot, fences, then looks at the flag: either it sees
   // the flag and writes EOM, or the slot is seen empty here. Both accesses are
   // sequentially consistent, which is the fence of our side.
-  return type.load(std::memory_order_seq_cst) == 0;
+  return LoadGuestWord(type, std::memory_order_seq_cst) == 0;
 }
 
 }  // namespace
@@ -113,9 +108,14 @@ void Synic::Deliver(const SintKey& key, Sint& sint) {
   std::byte* const guest_page = found->second.message_page.data;
   if (guest_page == nullptr) return;
   const size_t slot = key.second * kSlotBytes;
+  const VanishedMemoryWatch watch;
   // A second message behind the first finds the slot full and marks it.
   while (!sint.messages.empty() && SlotIsEmpty(guest_page, slot)) {
     FillSlot(guest_page, slot, sint.messages.front());
+    if (!memory_.CheckVanished(watch).ok()) {
+      found->second.message_page = {};  // the message waits
+      return;
+    }
     sint.messages.pop_front();
     --queued_messages_;
     NotifyEventFd(sint.irq);
@@ -161,8 +161,13 @@ void Synic::SignalEvent(uint32_t vp, uint16_t flag) {
   if (guest_page == nullptr || Masked(state->second, kSynicVmbusSint)) return;
   const uint32_t bit = uint32_t{1} << (flag % 32);
   const size_t word = kSynicVmbusSint * kSlotBytes + flag / 32 * sizeof(uint32_t);
-  const uint32_t before = Word(guest_page, word).fetch_or(bit, std::memory_order_seq_cst);
-  if ((before & bit) == 0) NotifyEventFd(sint->second.irq);
+  const VanishedMemoryWatch watch;
+  const uint32_t before = FetchOrGuestWord(guest_page + word, bit, std::memory_order_seq_cst);
+  if (!memory_.CheckVanished(watch).ok()) {
+    state->second.event_flags_page = {};
+  } else if ((before & bit) == 0) {
+    NotifyEventFd(sint->second.irq);
+  }
 }
 
 Synic::Sint& Synic::FindOrRequest(const SintKey& key) {

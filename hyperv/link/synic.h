@@ -98,7 +98,7 @@ class Synic {
  private:
   struct Vp {
     SynicRegisters registers;
-    GuestRun message_page;      // empty while SCONTROL or SIMP disables it
+    GuestRun message_page;      // empty while SCONTROL or SIMP disables it, or it vanished
     GuestRun event_flags_page;  // the same for SIEFP
   };
   struct Sint {

@@ -7,9 +7,6 @@
 
 namespace vmbfs::hyperv {
 
-// The peer's side of a control word is another program on another processor.
-static_assert(std::atomic_ref<uint32_t>::is_always_lock_free);
-
 absl::StatusOr<RingMemory> RingMemory::Map(const GuestMemory& memory,
                                            std::span<const uint64_t> page_frames) {
   if (page_frames.size() < kRingPagesMin || page_frames.size() > kRingPagesMax) {

@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "hyperv/guest_memory/guest_access.h"
 #include "hyperv/guest_memory/guest_memory.h"
 #include "hyperv/ring/ring_format.h"
 
@@ -52,10 +53,10 @@ class RingMemory {
   // happen in that order for the other side too: this is the full fence that
   // the signal rules ask for between "I publish" and "does the peer wait?".
   uint32_t Load(ControlWord word, std::memory_order order) const {
-    return boost::endian::little_to_native(Word(word).load(order));
+    return boost::endian::little_to_native(LoadGuestWord(Word(word), order));
   }
   void Store(ControlWord word, uint32_t value, std::memory_order order) {
-    Word(word).store(boost::endian::native_to_little(value), order);
+    StoreGuestWord(Word(word), boost::endian::native_to_little(value), order);
   }
 
   // An index that the peer may have written, loaded once and checked.
@@ -80,11 +81,8 @@ class RingMemory {
   template <typename Use>
   void ForEachPiece(uint32_t offset, size_t bytes, Use use) const;
 
-  // The one typed look at guest memory: pages are aligned, so the word is.
-  std::atomic_ref<uint32_t> Word(ControlWord word) const {
-    void* address = control_page_ + static_cast<size_t>(word);
-    return std::atomic_ref<uint32_t>(*static_cast<uint32_t*>(address));
-  }
+  // Pages are aligned, so the word is.
+  std::byte* Word(ControlWord word) const { return control_page_ + static_cast<size_t>(word); }
 
   std::byte* control_page_ = nullptr;
   std::vector<std::byte*> data_pages_;

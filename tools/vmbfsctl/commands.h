@@ -30,6 +30,7 @@ struct Arguments {
   std::string name;  // what the guest sees; empty: the file's own
   std::string path;
   std::optional<uint32_t> owner_uid;
+  bool allow_unsealed_memory = false;
   int32_t depth = 1;
   bool force = false;
 };

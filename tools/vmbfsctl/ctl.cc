@@ -66,6 +66,9 @@ void AddVmCommands(CLI::App& app, Request& request) {
   CLI::App* create = AddCommand(*vm, request, "create", "Make a VM and its link", CreateVm);
   create->add_option("NAME", arguments.vm)->required();
   create->add_option("--owner", arguments.owner_uid, "The user id that may connect to the link");
+  create->add_flag("--allow-unsealed-memory", arguments.allow_unsealed_memory,
+                   "Accept guest memory that its VMM can cut short while it is used, for VMMs "
+                   "that cannot seal it; a VMM that does loses the channels that use it");
 
   CLI::App* get = AddCommand(*vm, request, "get", "Show a VM and its attachments", GetVm);
   get->add_option("NAME", arguments.vm)->required();

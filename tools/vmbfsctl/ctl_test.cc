@@ -79,6 +79,13 @@ TEST_F(CtlTest, VmIsMadeShownListedAndDeleted) {
   EXPECT_EQ(Run({"vm", "get", "web-7"}).exit_code, kExitNotFound);
 }
 
+TEST_F(CtlTest, UnsealedMemoryIsAskedForWithAFlag) {
+  ASSERT_EQ(Run({"vm", "create", "sealed"}).exit_code, kExitDone);
+  ASSERT_EQ(Run({"vm", "create", "open", "--allow-unsealed-memory"}).exit_code, kExitDone);
+  EXPECT_THAT(Run({"vm", "get", "sealed"}).out, Not(HasSubstr("unsealed")));
+  EXPECT_THAT(Run({"vm", "get", "open"}).out, HasSubstr("may be unsealed"));
+}
+
 TEST_F(CtlTest, ListGoesThroughAllPages) {
   for (int i = 0; i < 501; ++i) {
     ASSERT_TRUE(server_.host().CreateVm("vm-" + std::to_string(1000 + i), {}).ok());

@@ -60,6 +60,14 @@ TEST(Text, VmShowsWantedAndActiveContentBelowEachOther) {
                 "boot:      not attached\n");
 }
 
+TEST(Text, UnsealedMemoryIsShownWhereItIsAllowed) {
+  v1::Vm vm = Example();
+  EXPECT_THAT(Printed(vm, Format::kText), Not(HasSubstr("memory:")));
+  vm.set_allow_unsealed_memory(true);
+  EXPECT_THAT(Printed(vm, Format::kText), HasSubstr("memory:    may be unsealed\n"));
+  EXPECT_THAT(Printed(vm, Format::kJson), HasSubstr("\"allowUnsealedMemory\": true"));
+}
+
 TEST(Text, ClosedChannelHasNoActiveContentAndAFaultIsShown) {
   v1::Attachment attachment = Example().attachments(0);
   attachment.clear_active();

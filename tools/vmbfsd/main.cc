@@ -15,6 +15,7 @@
 #include "core/host/host.h"
 #include "core/log/log.h"
 #include "grpc/server/server.h"
+#include "hyperv/guest_memory/guest_access.h"
 #include "tools/vmbfsd/options.h"
 
 namespace vmbfs {
@@ -55,6 +56,7 @@ int Main(int argc, char** argv) {
   ::umask(0077);
   RaiseDescriptorLimit();
   std::signal(SIGPIPE, SIG_IGN);
+  hyperv::InstallVanishedMemoryHandler();
   sigset_t end_signals;
   ::sigemptyset(&end_signals);
   ::sigaddset(&end_signals, SIGTERM);
