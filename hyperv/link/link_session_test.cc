@@ -72,7 +72,7 @@ TEST_F(LinkSessionTest, HelloIsAnsweredWithTheLowerMinorAndNoUnknownFeature) {
   EXPECT_EQ(reply->flags, 1);
   const std::vector<std::byte> expected = [] {
     std::vector<std::byte> bytes(24);
-    bytes[0] = bytes[4] = bytes[16] = std::byte{1};  // major, level, DIRECT
+    bytes[0] = bytes[2] = bytes[4] = bytes[16] = std::byte{1};  // 1.1, level, DIRECT
     return bytes;
   }();
   EXPECT_EQ(reply->payload, expected);
