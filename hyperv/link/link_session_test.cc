@@ -78,17 +78,67 @@ TEST_F(LinkSessionTest, HelloIsAnsweredWithTheLowerMinorAndNoUnknownFeature) {
   EXPECT_EQ(reply->payload, expected);
 }
 
-TEST_F(LinkSessionTest, HelloOfAnotherLevelOrWithoutDirectEndsTheConnection) {
-  std::vector<std::byte> other_level = HelloPayload(1);
-  other_level[4] = std::byte{2};
-  UniqueFd socket = ConnectTo(harness_.path());
-  SendBytes(socket, FrameBytes(kHello, 0, 0, 1, other_level));
-  ExpectEnd(socket, "level 2 is not supported", 2);
-  std::vector<std::byte> mediated = HelloPayload(1);
-  mediated[36] = std::byte{2};
-  socket = ConnectTo(harness_.path());
-  SendBytes(socket, FrameBytes(kHello, 0, 0, 1, mediated));
-  ExpectEnd(socket, "DIRECT", 2);
+// A HELLO of minor, level and delivery modes.
+std::vector<std::byte> Hello(int minor, int level, int modes) {
+  std::vector<std::byte> hello = HelloPayload(1);
+  hello[2] = static_cast<std::byte>(minor);
+  hello[4] = static_cast<std::byte>(level);
+  hello[36] = static_cast<std::byte>(modes);
+  return hello;
+}
+
+TEST_F(LinkSessionTest, HelloThatAsksForWhatIsNotThereEndsTheConnection) {
+  const auto expect_refusal = [&](const std::vector<std::byte>& hello, const std::string& text) {
+    const UniqueFd socket = ConnectTo(harness_.path());
+    SendBytes(socket, FrameBytes(kHello, 0, 0, 1, hello));
+    ExpectEnd(socket, text, 2);
+  };
+  expect_refusal(Hello(1, 0, 3), "level 0 is not supported");
+  expect_refusal(Hello(1, 3, 3), "level 3 is not supported");
+  expect_refusal(Hello(1, 1, 0), "none of the delivery modes 0x0");
+  expect_refusal(Hello(1, 1, 4), "none of the delivery modes 0x4");
+}
+
+TEST_F(LinkSessionTest, VmmOfVersion10SeesWhatVersion10Did) {
+  const auto answer = [&](const std::vector<std::byte>& hello) {
+    const UniqueFd socket = ConnectTo(harness_.path());
+    SendBytes(socket, FrameBytes(kHello, 0, 0, 1, hello));
+    return ReceiveFrame(socket);
+  };
+  const auto direct = answer(Hello(0, 1, 3));
+  ASSERT_TRUE(direct.has_value());
+  std::vector<std::byte> expected(24);
+  expected[0] = expected[4] = expected[16] = std::byte{1};  // 1.0, level, DIRECT
+  EXPECT_EQ(direct->payload, expected);
+  EXPECT_TRUE(harness_.WaitForStatus([](const LinkStatus& status) { return !status.connected; }));
+  const auto mediated = answer(Hello(0, 1, 2));
+  ASSERT_TRUE(mediated && mediated->error());
+  EXPECT_EQ(mediated->error_code(), 2u);
+  EXPECT_TRUE(harness_.WaitForStatus([](const LinkStatus& status) { return !status.connected; }));
+  const auto channel_level = answer(Hello(0, 2, 3));
+  ASSERT_TRUE(channel_level && channel_level->error());
+  EXPECT_EQ(channel_level->error_code(), 2u);
+}
+
+TEST_F(LinkSessionTest, DirectIsPreferredAndMediatedTakenWhereItIsAllThereIs) {
+  const auto mode_of = [&](int level, int modes) {
+    const UniqueFd socket = ConnectTo(harness_.path());
+    SendBytes(socket, FrameBytes(kHello, 0, 0, 1, Hello(1, level, modes)));
+    const auto reply = ReceiveFrame(socket);
+    EXPECT_TRUE(reply && !reply->error());
+    const LinkStatus status = harness_.status();
+    EXPECT_EQ(status.level, level == 1 ? "synic" : "channel");
+    EXPECT_EQ(status.bus.has_value(), level == 1);
+    return std::pair(WordAt(reply->payload, 16), status.delivery);
+  };
+  const auto gone = [&] {
+    return harness_.WaitForStatus([](const LinkStatus& status) { return !status.connected; });
+  };
+  EXPECT_EQ(mode_of(1, 3), std::pair(1u, std::string("direct")));
+  ASSERT_TRUE(gone());
+  EXPECT_EQ(mode_of(1, 2), std::pair(2u, std::string("mediated")));
+  ASSERT_TRUE(gone());
+  EXPECT_EQ(mode_of(2, 0), std::pair(0u, std::string()));
 }
 
 TEST_F(LinkSessionTest, ViolationsEndTheConnectionWithTheReason) {

@@ -1,4 +1,4 @@
-#include "hyperv/link/synic.h"
+#include "hyperv/link/direct_synic.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -88,8 +88,9 @@ class SynicTest : public ::testing::Test {
   std::byte* ram_ = nullptr;
   UniqueFd irq_;
   std::vector<std::pair<uint32_t, uint8_t>> requested_;
-  Synic synic_{memory_, 4,
-               [this](uint32_t vp, uint8_t sint) { requested_.emplace_back(vp, sint); }};
+  DirectSynic synic_{memory_, [this](DirectSynic&, uint32_t vp, uint8_t sint) {
+                       requested_.emplace_back(vp, sint);
+                     }};
 };
 
 TEST_F(SynicTest, MessageIsWrittenAsTheSpecificationSays) {
@@ -133,7 +134,7 @@ TEST_F(SynicTest, BusySlotGetsThePendingFlagAndIsNotOverwritten) {
 
 TEST_F(SynicTest, ForeignMessageInTheSlotIsRespected) {
   Enable();
-  synic_.Acquire(0, [](const absl::Status&) {});
+  synic_.Acquire(0, 1, [](const absl::Status&) {});
   Ready();
   Word(slot()).store(0x80000010);  // the hypervisor's timer message
   Post("mine");
@@ -209,7 +210,7 @@ TEST_F(SynicTest, MessagesWaitWhileTheSynicIsDisabledOrMasked) {
 
 TEST_F(SynicTest, NothingIsTouchedWhileNotRunning) {
   Enable();
-  synic_.Acquire(0, [](const absl::Status&) {});
+  synic_.Acquire(0, 1, [](const absl::Status&) {});
   Ready();
   synic_.SetRunning(false);
   Post("a");
@@ -239,7 +240,7 @@ TEST_F(SynicTest, MemoryThatGoesAndComesIsLookedUpAgain) {
 TEST_F(SynicTest, EventFlagInterruptsOnlyWhenItWasClear) {
   Enable();
   absl::Status ready = absl::UnknownError("not called");
-  synic_.Acquire(0, [&](const absl::Status& status) { ready = status; });
+  synic_.Acquire(0, 1, [&](const absl::Status& status) { ready = status; });
   Ready();
   EXPECT_TRUE(ready.ok());
   std::byte* const flags = ram_ + kEventPage + 2 * 256;
@@ -258,7 +259,7 @@ TEST_F(SynicTest, EventFlagInterruptsOnlyWhenItWasClear) {
 
 TEST_F(SynicTest, FullInterruptEventfdDoesNotBlock) {
   Enable();
-  synic_.Acquire(0, [](const absl::Status&) {});
+  synic_.Acquire(0, 1, [](const absl::Status&) {});
   Ready();
   ASSERT_EQ(::fcntl(irq_.get(), F_SETFL, 0), 0);  // the peer clears O_NONBLOCK
   ASSERT_EQ(::eventfd_write(irq_.get(), 0xFFFFFFFFFFFFFFFE), 0);
@@ -270,7 +271,7 @@ TEST_F(SynicTest, RefusedSourceDropsItsMessagesAndMayBeAskedForAgain) {
   Enable();
   Post("lost");
   absl::Status ready;
-  synic_.Acquire(0, [&](const absl::Status& status) { ready = status; });
+  synic_.Acquire(0, 1, [&](const absl::Status& status) { ready = status; });
   synic_.SintRefused(0, 2, absl::FailedPreconditionError("no"));
   EXPECT_TRUE(absl::IsFailedPrecondition(ready));
   EXPECT_EQ(synic_.queued_messages(), 0u);
@@ -294,19 +295,20 @@ TEST_F(SynicTest, DropMessagesForgetsAllQueues) {
 
 TEST_F(SynicTest, IdleSourcesAreForgottenButUsedOnesAreNot) {
   std::vector<std::pair<uint32_t, uint8_t>> requested;
-  Synic many(memory_, 200, [&](uint32_t vp, uint8_t sint) { requested.emplace_back(vp, sint); });
+  DirectSynic many(
+      memory_, [&](DirectSynic&, uint32_t vp, uint8_t sint) { requested.emplace_back(vp, sint); });
   many.SetRunning(true);
-  many.Acquire(0, [](const absl::Status&) {});
+  many.Acquire(0, 1, [](const absl::Status&) {});
   many.SintReady(0, 2, UniqueFd(::eventfd(0, EFD_CLOEXEC)), nullptr);
   for (uint32_t vp = 1; vp < 200; ++vp) {
-    many.Acquire(vp, [](const absl::Status&) {});
+    many.Acquire(vp, 1, [](const absl::Status&) {});
     many.SintReady(vp, 2, UniqueFd(::eventfd(0, EFD_CLOEXEC)), nullptr);
-    many.Release(vp);
+    many.Release(vp, 1);
   }
   EXPECT_EQ(requested.size(), 200u);
-  many.Acquire(1, [](const absl::Status&) {});
+  many.Acquire(1, 1, [](const absl::Status&) {});
   EXPECT_EQ(requested.size(), 201u);  // was forgotten
-  many.Acquire(0, [](const absl::Status&) {});
+  many.Acquire(0, 1, [](const absl::Status&) {});
   EXPECT_EQ(requested.size(), 201u);  // was not
 }
 
