@@ -2,6 +2,8 @@
 
 #include <poll.h>
 
+#include <chrono>
+
 #include "hyperv/message/message_format.h"
 
 namespace vmbfs::hyperv {
@@ -84,13 +86,14 @@ size_t ChannelVmm::waiting_messages() const {
 
 absl::Status ChannelVmm::Wait(Deadline deadline) {
   if (!link_.broken().ok()) return link_.broken();
-  if (std::exchange(interrupted_, false)) return absl::OkStatus();
+  const bool interrupted = std::exchange(interrupted_, false);
+  if (interrupted) deadline = std::chrono::steady_clock::now();
   const std::vector<ForwardedChannels::Interrupt> interrupts = channels_.interrupts();
   std::vector<pollfd> fds = {{.fd = link_.fd(), .events = POLLIN, .revents = 0}};
   for (const ForwardedChannels::Interrupt& interrupt : interrupts) {
     fds.push_back({.fd = interrupt.fd, .events = POLLIN, .revents = 0});
   }
-  if (!PollUntil(fds, deadline)) {
+  if (!PollUntil(fds, deadline) && !interrupted) {
     return absl::DeadlineExceededError("the server did not answer in time");
   }
   for (size_t index = 0; index < interrupts.size(); ++index) {

@@ -12,8 +12,6 @@ namespace vmbfs::hyperv {
 namespace {
 
 constexpr std::chrono::milliseconds kHelloAgain{20};
-// For HELLO_OK; doubled at each try, so that a slow server is reached too.
-constexpr std::chrono::milliseconds kHelloPatience{500};
 
 std::unique_ptr<GuestVmm> MakeVmm(GuestLink link, GuestLinkSocket socket, const GuestRam& ram,
                                   std::span<const SynicPages> processors) {
@@ -27,16 +25,16 @@ std::unique_ptr<GuestVmm> MakeVmm(GuestLink link, GuestLinkSocket socket, const 
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GuestVmm>> GuestVmm::Connect(const std::string& socket_path,
-                                                            const std::string& label,
-                                                            const GuestRam& ram,
-                                                            std::span<const SynicPages> processors,
-                                                            Deadline deadline, GuestLink link) {
-  for (std::chrono::milliseconds patience = kHelloPatience;; patience *= 2) {
+absl::StatusOr<std::unique_ptr<GuestVmm>> GuestVmm::Connect(
+    const std::string& socket_path, const std::string& label, const GuestRam& ram,
+    std::span<const SynicPages> processors, Deadline deadline, GuestLink link,
+    std::chrono::milliseconds hello_patience) {
+  for (;; hello_patience *= 2) {
     absl::StatusOr<GuestLinkSocket> socket = GuestLinkSocket::Connect(socket_path, deadline);
     if (!socket.ok()) return socket.status();
     std::unique_ptr<GuestVmm> vmm = MakeVmm(link, *std::move(socket), ram, processors);
-    const Deadline hello_deadline = std::min(deadline, std::chrono::steady_clock::now() + patience);
+    const Deadline hello_deadline =
+        std::min(deadline, std::chrono::steady_clock::now() + hello_patience);
     absl::Status hello = vmm->SayHello(label, hello_deadline);
     if (hello.ok()) {
       if (absl::Status handed_over = vmm->HandOver(deadline); !handed_over.ok()) {

@@ -5,6 +5,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -30,6 +31,10 @@ inline constexpr uint32_t kHypercallInsufficientBuffers = 0x13;
 // Errors: once the link broke, every waiting call says so with kUnavailable.
 class GuestVmm {
  public:
+  // For HELLO_OK at the first try; doubled at each further one, so that a slow
+  // server is reached too.
+  static constexpr std::chrono::milliseconds kHelloPatience{5'000};
+
   // Connects, says HELLO, hands RAM and the enabled SynICs over, and starts.
   // Tries again while no server listens, another VMM is connected, or what
   // accepts the connection does not answer HELLO: only HELLO_OK is a sign of
@@ -37,12 +42,11 @@ class GuestVmm {
   //
   // Errors: kUnavailable         no HELLO_OK until the deadline;
   //         kFailedPrecondition  the server refused, with its words.
-  static absl::StatusOr<std::unique_ptr<GuestVmm>> Connect(const std::string& socket_path,
-                                                           const std::string& label,
-                                                           const GuestRam& ram,
-                                                           std::span<const SynicPages> processors,
-                                                           Deadline deadline,
-                                                           GuestLink link = GuestLink::kDirect);
+  static absl::StatusOr<std::unique_ptr<GuestVmm>> Connect(
+      const std::string& socket_path, const std::string& label, const GuestRam& ram,
+      std::span<const SynicPages> processors, Deadline deadline,
+      GuestLink link = GuestLink::kDirect,
+      std::chrono::milliseconds hello_patience = kHelloPatience);
   virtual ~GuestVmm() = default;
 
   // HvPostMessage. Looks after the socket first, without waiting.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <optional>
 
@@ -118,7 +119,8 @@ void SynicVmm::EndOfMessage(uint32_t vp) {
 
 absl::Status SynicVmm::Wait(Deadline deadline) {
   if (!link_.broken().ok()) return link_.broken();
-  if (std::exchange(interrupted_, false)) return absl::OkStatus();
+  const bool interrupted = std::exchange(interrupted_, false);
+  if (interrupted) deadline = std::chrono::steady_clock::now();
   std::vector<pollfd> fds = {{.fd = link_.fd(), .events = POLLIN, .revents = 0}};
   for (const UniqueFd& interrupt : interrupts_) {
     fds.push_back({.fd = interrupt.get(), .events = POLLIN, .revents = 0});
@@ -126,7 +128,7 @@ absl::Status SynicVmm::Wait(Deadline deadline) {
   for (const auto& [event, fd] : events_) {
     fds.push_back({.fd = fd.get(), .events = POLLIN, .revents = 0});
   }
-  if (!PollUntil(fds, deadline)) {
+  if (!PollUntil(fds, deadline) && !interrupted) {
     return absl::DeadlineExceededError("the server did not answer in time");
   }
   for (size_t index = 1; index < fds.size(); ++index) {
