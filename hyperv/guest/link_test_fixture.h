@@ -26,6 +26,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "hyperv/channel/channel_device.h"
 #include "hyperv/guest/guest.h"
 #include "hyperv/guid/guid.h"
@@ -106,7 +107,28 @@ inline std::vector<std::byte> Pattern(size_t bytes, size_t seed) {
   return pattern;
 }
 
-class LinkTest : public testing::TestWithParam<GuestProfile> {
+// Tests run as each guest over each form of the link.
+struct LinkTestParameters {
+  GuestProfile profile{};
+  GuestLink link{};
+};
+
+inline std::vector<LinkTestParameters> AllLinkTestParameters() {
+  std::vector<LinkTestParameters> all;
+  for (GuestLink link : kGuestLinks) {
+    for (GuestProfile profile : {GuestProfile::kFirmware, GuestProfile::kLinux}) {
+      all.push_back({.profile = profile, .link = link});
+    }
+  }
+  return all;
+}
+
+inline std::string LinkTestName(const testing::TestParamInfo<LinkTestParameters>& test) {
+  return absl::StrCat(std::string(GuestLinkName(test.param.link)),
+                      test.param.profile == GuestProfile::kFirmware ? "Firmware" : "Linux");
+}
+
+class LinkTest : public testing::TestWithParam<LinkTestParameters> {
  protected:
   LinkTest()
       : folder_(NewFolder()),
@@ -144,10 +166,13 @@ class LinkTest : public testing::TestWithParam<GuestProfile> {
     done.get_future().wait();
   }
 
-  GuestOptions Options(GuestProfile profile) const {
+  static GuestProfile Profile() { return GetParam().profile; }
+
+  GuestOptions Options() const {
     GuestOptions options;
     options.socket_path = path_;
-    options.profile = profile;
+    options.link = GetParam().link;
+    options.profile = Profile();
     options.timeout = std::chrono::seconds(60);
     return options;
   }
@@ -199,9 +224,5 @@ class LinkTest : public testing::TestWithParam<GuestProfile> {
   std::thread thread_;
   std::unique_ptr<LinkServer> server_;
 };
-
-inline std::string ProfileName(const testing::TestParamInfo<GuestProfile>& profile) {
-  return profile.param == GuestProfile::kFirmware ? "Firmware" : "Linux";
-}
 
 }  // namespace vmbfs::hyperv
