@@ -10,11 +10,13 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "hyperv/guest/guest.h"
 #include "hyperv/guest/link_test_fixture.h"
+#include "hyperv/guid/guid.h"
 #include "hyperv/message/message_format.h"
 
 namespace vmbfs::hyperv {
@@ -92,6 +94,23 @@ TEST_P(GuestLinkEdgeTest, ModifyChannelBelow4_1IsNotPossible) {
   options.versions = {kVersion4_0};
   const std::unique_ptr<Guest> guest = Connected(options);
   EXPECT_EQ(guest->ModifyChannel(1, 0).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_P(GuestLinkEdgeTest, MessagesWaitInOrderForAGuestThatTakesNoneForAWhile) {
+  const std::unique_ptr<Guest> guest = Connected(Options());
+  std::vector<Guid> instances;
+  for (uint8_t number = 1; number <= 8; ++number) {
+    instances.push_back(kSecondInstance);
+    instances.back().bytes[15] = std::byte{number};
+    OnStrand(
+        [&] { ASSERT_TRUE(server_->Add(std::make_shared<EchoDevice>(instances.back())).ok()); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  }
+  ASSERT_TRUE(guest->WaitForOffer(kEchoInterface, instances.back()).ok());
+  ASSERT_EQ(guest->offers().size(), 1 + instances.size());
+  for (size_t index = 0; index < instances.size(); ++index) {
+    EXPECT_EQ(guest->offers()[1 + index].instance_id, instances[index]) << index;
+  }
 }
 
 TEST_P(GuestLinkEdgeTest, MalformedPostsAreDroppedAndTheConnectionLives) {

@@ -107,30 +107,9 @@ inline std::vector<std::byte> Pattern(size_t bytes, size_t seed) {
   return pattern;
 }
 
-// Tests run as each guest over each form of the link.
-struct LinkTestParameters {
-  GuestProfile profile{};
-  GuestLink link{};
-};
-
-inline std::vector<LinkTestParameters> AllLinkTestParameters() {
-  std::vector<LinkTestParameters> all;
-  for (GuestLink link : kGuestLinks) {
-    for (GuestProfile profile : {GuestProfile::kFirmware, GuestProfile::kLinux}) {
-      all.push_back({.profile = profile, .link = link});
-    }
-  }
-  return all;
-}
-
-inline std::string LinkTestName(const testing::TestParamInfo<LinkTestParameters>& test) {
-  return absl::StrCat(std::string(GuestLinkName(test.param.link)),
-                      test.param.profile == GuestProfile::kFirmware ? "Firmware" : "Linux");
-}
-
-class LinkTest : public testing::TestWithParam<LinkTestParameters> {
+class LinkServerFixture : public testing::Test {
  protected:
-  LinkTest()
+  LinkServerFixture()
       : folder_(NewFolder()),
         path_(folder_ + "/link.sock"),
         work_(boost::asio::make_work_guard(context_)),
@@ -145,7 +124,7 @@ class LinkTest : public testing::TestWithParam<LinkTestParameters> {
     });
   }
 
-  ~LinkTest() override {
+  ~LinkServerFixture() override {
     OnStrand([this] {
       server_->Stop();
       server_.reset();
@@ -166,13 +145,11 @@ class LinkTest : public testing::TestWithParam<LinkTestParameters> {
     done.get_future().wait();
   }
 
-  static GuestProfile Profile() { return GetParam().profile; }
-
-  GuestOptions Options() const {
+  GuestOptions OptionsOf(GuestLink link, GuestProfile profile) const {
     GuestOptions options;
     options.socket_path = path_;
-    options.link = GetParam().link;
-    options.profile = Profile();
+    options.link = link;
+    options.profile = profile;
     options.timeout = std::chrono::seconds(60);
     return options;
   }
@@ -223,6 +200,33 @@ class LinkTest : public testing::TestWithParam<LinkTestParameters> {
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
   std::thread thread_;
   std::unique_ptr<LinkServer> server_;
+};
+
+// Tests run as each guest over each form of the link.
+struct LinkTestParameters {
+  GuestProfile profile{};
+  GuestLink link{};
+};
+
+inline std::vector<LinkTestParameters> AllLinkTestParameters() {
+  std::vector<LinkTestParameters> all;
+  for (GuestLink link : kGuestLinks) {
+    for (GuestProfile profile : {GuestProfile::kFirmware, GuestProfile::kLinux}) {
+      all.push_back({.profile = profile, .link = link});
+    }
+  }
+  return all;
+}
+
+inline std::string LinkTestName(const testing::TestParamInfo<LinkTestParameters>& test) {
+  return absl::StrCat(std::string(GuestLinkName(test.param.link)),
+                      test.param.profile == GuestProfile::kFirmware ? "Firmware" : "Linux");
+}
+
+class LinkTest : public LinkServerFixture, public testing::WithParamInterface<LinkTestParameters> {
+ protected:
+  static GuestProfile Profile() { return GetParam().profile; }
+  GuestOptions Options() const { return OptionsOf(GetParam().link, Profile()); }
 };
 
 }  // namespace vmbfs::hyperv
