@@ -21,16 +21,16 @@ namespace vmbfs::hyperv {
 
 // The way of one channel: OFFER, then for each time the guest has it open
 //   GPADL_ADD  OPEN  (MODIFY)  CLOSE  GPADL_DEL
-// each sent when the one before was answered, only CLOSE may overtake OPEN's
-// answer; in the end REVOKE from the server, and RELEASE when the guest let go.
+// each sent when the one before was answered, but for CLOSE, which does not wait
+// for OPEN's answer; in the end REVOKE from the server, and RELEASE when the guest let go.
 //
 // The first four public functions are BusPort's of the same names, and like
 // them answer the Bus in a later call of Service.
 //
 // Thread safety: the VMM's thread.
 // Ownership: refers to `link` and `bus`, which must outlive it.
-// Bounds: as many channels as the Bus takes; one request under way for each,
-// and a CLOSE.
+// Bounds: as many channels as the Bus takes; for each at most one request under
+// way, and beside it a MODIFY and a CLOSE.
 class ForwardedChannels {
  public:
   ForwardedChannels(VmmLink& link, Bus& bus) : link_(link), bus_(bus) {}
