@@ -119,7 +119,7 @@ TEST_F(ChannelLevelRefusals, ListsInAMemfdAreReadWhole) {
   frames.back() = 0x999999;  // nowhere
   EXPECT_EQ(Status(vmm_.AddGpadl(kChannel, 9, frames)), 0u);
   open.ring_gpadl = 9;
-  ExpectOpenFails(open, "open refused");
+  ExpectOpenFails(open, "guest page 0x999999");
 }
 
 TEST_F(ChannelLevelRefusals, ListsThatAreNotInASealedMemfdAreRefused) {

@@ -45,6 +45,7 @@ TEST_P(LinkChannelsTest, PauseHoldsTurnsMessagesAndPostsUntilResume) {
   const int runs = device_->runs();
   const uint64_t doorbells = Channel().doorbells;
   const uint64_t acknowledged = vmm.acknowledged();
+  const uint64_t messages_sent = vmm.messages_sent();
 
   rings.Write("patience");
   vmm.RingDoorbell(vmm.channel_connection());
@@ -60,6 +61,7 @@ TEST_P(LinkChannelsTest, PauseHoldsTurnsMessagesAndPostsUntilResume) {
   EXPECT_EQ(device_->runs(), runs);
   EXPECT_EQ(vmm.acknowledged(), acknowledged);
   EXPECT_FALSE(vmm.SlotIsFull());
+  EXPECT_EQ(vmm.messages_sent(), messages_sent);
   EXPECT_EQ(rings.Read(8), "");
 
   ASSERT_TRUE(vmm.Ask(LinkType::kResume, {}));

@@ -396,6 +396,50 @@ TEST_F(LinkSessionTest, WrongDescriptorForAnInterruptCostsOnlyItsMessages) {
   EXPECT_TRUE(harness_.status().connected);
 }
 
+TEST_F(LinkSessionTest, WrongDescriptorForAnEventFailsTheOpen) {
+  ASSERT_TRUE(
+      harness_.Do([&](LinkServer& server) { return server.Add(std::make_shared<FakeDevice>()); })
+          .ok());
+  TestVmm vmm(harness_.path(), 1, kLinkDeliveryMediated);
+  ASSERT_TRUE(vmm.SetUp());
+  ASSERT_TRUE(vmm.ConnectBus());
+  ASSERT_TRUE(vmm.CreateRingGpadl());
+  vmm.RefuseEvents();
+  EXPECT_EQ(vmm.OpenChannel(), 0x8000FFFFu);
+  EXPECT_THAT(harness_.status().last_error, HasSubstr("not an eventfd"));
+}
+
+TEST_F(LinkSessionTest, UnknownResultOfMsgSendEndsTheConnection) {
+  const UniqueFd socket = ConnectTo(harness_.path());
+  SendBytes(socket, FrameBytes(kHello, 0, 0, 1, Hello(1, 1, 2)));
+  ASSERT_TRUE(ReceiveFrame(socket).has_value());
+  SendBytes(socket, FrameBytes(kStart, 0, 0, 2, {}));
+  std::vector<std::byte> post(264);
+  post[0] = post[12] = post[16] = std::byte{1};
+  post[20] = std::byte{40};
+  post[24] = std::byte{14};
+  post[34] = std::byte{4};  // InitiateContact, 4.0
+  SendBytes(socket, FrameBytes(0x564C0021, 0, 0, 3, post));
+  std::optional<TestFrame> frame;
+  do {
+    frame = ReceiveFrame(socket);
+    ASSERT_TRUE(frame.has_value());
+  } while (frame->type != LinkType::kMsgSend);
+  ASSERT_EQ(frame->payload.size(), 264u);
+  EXPECT_EQ(WordAt(frame->payload, 8), 0u);    // VP
+  EXPECT_EQ(WordAt(frame->payload, 12), 2u);   // SINT
+  EXPECT_EQ(WordAt(frame->payload, 16), 1u);   // type
+  EXPECT_EQ(WordAt(frame->payload, 24), 15u);  // VersionResponse
+  std::vector<std::byte> result(8);
+  result[0] = std::byte{3};
+  SendBytes(socket, FrameBytes(0x564C0034, 1, 0, frame->seq, result));
+  do {
+    frame = ReceiveFrame(socket);
+    ASSERT_TRUE(frame.has_value());
+  } while (!frame->error());
+  EXPECT_THAT(frame->error_text(), HasSubstr("result 3"));
+}
+
 TEST_F(LinkSessionTest, VmmThatReadsNothingIsNotReadEither) {
   const UniqueFd socket = Greeted();
   ASSERT_EQ(::fcntl(socket.get(), F_SETFL, O_NONBLOCK), 0);

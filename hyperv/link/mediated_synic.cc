@@ -62,23 +62,22 @@ void MediatedSynic::MessageDone(uint32_t vp, uint8_t sint, LinkMsgResult result)
   const auto found = queues_.find({vp, sint});
   if (found == queues_.end() || found->second.state != Queue::State::kSending) return;
   Queue& queue = found->second;
-  queue.state = Queue::State::kIdle;
-  if (result == LinkMsgResult::kDelivered || queue.dropped) {
-    PopFirst(queue);
-    if (queue.messages.empty()) {
-      queues_.erase(found);
-      return;
-    }
-  } else {
+  if (result != LinkMsgResult::kDelivered && !queue.dropped) {
     queue.state = result == LinkMsgResult::kBusy ? Queue::State::kBusy : Queue::State::kNoPage;
     return;
   }
-  Send(found->first, queue);
+  queue.state = Queue::State::kIdle;
+  PopFirst(queue);
+  if (queue.messages.empty()) {
+    queues_.erase(found);
+  } else {
+    Send(found->first, queue);
+  }
 }
 
 void MediatedSynic::MessageRefused(uint32_t vp, uint8_t sint) {
   const auto found = queues_.find({vp, sint});
-  if (found == queues_.end()) return;
+  if (found == queues_.end() || found->second.state != Queue::State::kSending) return;
   if (!found->second.dropped) ++dropped_messages_;
   MessageDone(vp, sint, LinkMsgResult::kDelivered);
 }
