@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -16,6 +17,7 @@
 #include "core/vmbfs/vmbfs_device.h"
 #include "core/vmbfs_client/vmbfs_client.h"
 #include "hyperv/guest/guest.h"
+#include "hyperv/guest/guest_link.h"
 
 namespace vmbfs {
 namespace {
@@ -23,6 +25,7 @@ namespace {
 using absl::StatusCode;
 using hyperv::Guest;
 using hyperv::GuestChannel;
+using hyperv::GuestLink;
 using hyperv::GuestProfile;
 using testing::HasSubstr;
 
@@ -47,12 +50,15 @@ std::string ReadAll(GuestChannel& channel, std::u16string_view path) {
   return bytes.ok() ? Text(*bytes) : bytes.status().ToString();
 }
 
-class VmGuestTest : public HostFixture, public testing::WithParamInterface<GuestProfile> {
+// Each guest over each form of the link.
+using Parameters = std::tuple<GuestProfile, GuestLink>;
+
+class VmGuestTest : public HostFixture, public testing::WithParamInterface<Parameters> {
  protected:
   std::unique_ptr<Guest> StartGuest(const std::string& vm) {
     hyperv::GuestOptions options;
     options.socket_path = host_->GetVm(vm)->link_path;
-    options.profile = GetParam();
+    std::tie(options.profile, options.link) = GetParam();
     auto guest = Guest::Start(options);
     EXPECT_TRUE(guest.ok()) << guest.status();
     if (!guest.ok()) return nullptr;
@@ -107,8 +113,10 @@ TEST_P(VmGuestTest, GuestReadsBothDevices) {
   EXPECT_EQ(Seen("vms/web-7/devices/imc/bytes_read"), std::to_string(old_hive_.size()));
   EXPECT_EQ(Seen("vms/web-7/devices/boot/not_found"), "1");
   EXPECT_EQ(Seen("vms/web-7/link/peer_label"), "vmbfs-guest");
-  EXPECT_EQ(Seen("vms/web-7/bus/state"), "connected");
-  EXPECT_EQ(Seen("vms/web-7/bus/version"), guest->version());
+  if (std::get<GuestLink>(GetParam()) != GuestLink::kChannel) {
+    EXPECT_EQ(Seen("vms/web-7/bus/state"), "connected");
+    EXPECT_EQ(Seen("vms/web-7/bus/version"), guest->version());
+  }
   EXPECT_EQ(Seen("vms/web-7/channels/imc/open"), "1");
   EXPECT_NE(Seen("vms/web-7/backings/boot/active/sha256"), "");
 }
@@ -296,11 +304,17 @@ TEST_P(VmGuestTest, TwoGuestsReadWhileTheirFilesAreSwappedAndWatched) {
   for (std::thread* thread : {&first_reader, &second_reader, &swapper, &watcher}) thread->join();
 }
 
-INSTANTIATE_TEST_SUITE_P(Profiles, VmGuestTest,
-                         testing::Values(GuestProfile::kFirmware, GuestProfile::kLinux),
-                         [](const auto& test) {
-                           return test.param == GuestProfile::kFirmware ? "Firmware" : "Linux";
-                         });
+std::string NameOf(const testing::TestParamInfo<Parameters>& parameters) {
+  const auto [profile, link] = parameters.param;
+  return std::string(hyperv::GuestLinkName(link)) +
+         (profile == GuestProfile::kFirmware ? "Firmware" : "Linux");
+}
+
+INSTANTIATE_TEST_SUITE_P(Guests, VmGuestTest,
+                         testing::Combine(testing::Values(GuestProfile::kFirmware,
+                                                          GuestProfile::kLinux),
+                                          testing::ValuesIn(hyperv::kGuestLinks)),
+                         NameOf);
 
 }  // namespace
 }  // namespace vmbfs

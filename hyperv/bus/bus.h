@@ -22,10 +22,6 @@
 
 namespace vmbfs::hyperv {
 
-// Names an offer on the server's side for as long as the Bus lives; unlike a
-// channel id it is never used again.
-enum class OfferId : uint64_t {};
-
 // What the runner needs to open a channel's rings and doorbells.
 struct OpenRequest {
   OfferId offer{};

@@ -3,33 +3,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "hyperv/bus/bus_impl.h"
+#include "hyperv/gpadl/ring_range.h"
 
 namespace vmbfs::hyperv {
-namespace {
-
-// A control page and at least one data page.
-constexpr size_t kRingPagesMin = 2;
-
-// What can be said of a ring without looking at memory.
-absl::Status CheckRing(const PageRanges* ring, uint32_t downstream_page_offset) {
-  if (ring == nullptr) return absl::InvalidArgumentError("no such GPADL");
-  if (ring->range_count() != 1) {
-    return absl::InvalidArgumentError(absl::StrCat("GPADL of ", ring->range_count(), " ranges"));
-  }
-  const PageRange range = ring->range(0);
-  if (range.byte_offset != 0 || range.byte_count % PageRanges::kPageBytes != 0) {
-    return absl::InvalidArgumentError("GPADL is not of whole pages");
-  }
-  const size_t page_count = range.page_frames.size();
-  if (downstream_page_offset < kRingPagesMin || downstream_page_offset > page_count ||
-      page_count - downstream_page_offset < kRingPagesMin) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "downstream page offset ", downstream_page_offset, " of ", page_count, " pages"));
-  }
-  return absl::OkStatus();
-}
-
-}  // namespace
 
 void Bus::Impl::On(const OpenChannelRequest& request) {
   BusChannel* const channel = channels_.FindById(request.channel_id);
@@ -48,7 +24,8 @@ void Bus::Impl::On(const OpenChannelRequest& request) {
 
 void Bus::Impl::StartOpen(BusChannel& channel, const OpenChannelRequest& request) {
   const PageRanges* const ring = gpadls_.Hold(channel.channel_id, request.ring_gpadl_id);
-  absl::Status checked = CheckRing(ring, request.downstream_page_offset);
+  const absl::StatusOr<RingSplit> split = SplitRing(ring, request.downstream_page_offset);
+  absl::Status checked = split.status();
   if (checked.ok() && request.guest_signals.has_value()) {
     checked = CheckSignals(channel, *request.guest_signals);
   }
@@ -64,14 +41,13 @@ void Bus::Impl::StartOpen(BusChannel& channel, const OpenChannelRequest& request
   channel.ring = ring;
   channel.signals = request.guest_signals.value_or(DefaultSignals(channel.channel_id));
   channel.target_vp = request.target_vp;
-  const auto page_frames = ring->range(0).page_frames;
   port_.OpenChannel({.offer = channel.offer,
                      .channel_id = channel.channel_id,
                      .connection_id = channel.signals.connection_id,
                      .event_flag = channel.signals.event_flag,
                      .target_vp = request.target_vp,
-                     .incoming_page_frames = page_frames.first(request.downstream_page_offset),
-                     .outgoing_page_frames = page_frames.subspan(request.downstream_page_offset)});
+                     .incoming_page_frames = split->incoming,
+                     .outgoing_page_frames = split->outgoing});
 }
 
 // Where the guest chooses how a channel is signalled, it may take nothing that

@@ -18,6 +18,10 @@
 
 namespace vmbfs::hyperv {
 
+// Names an offer on the server's side for as long as its link connection lives;
+// unlike a channel id it is never used again.
+enum class OfferId : uint64_t {};
+
 // What a guest is told of a channel (OfferChannel, shared/specs/vmbus.md 2.6).
 struct ChannelOffer {
   Guid interface_id;

@@ -46,7 +46,7 @@ absl::StatusOr<GpadlProgress> GpadlTable::Create(uint32_t channel_id, uint32_t g
   const Map::iterator entry = gpadls_.try_emplace(key).first;
   entry->second.range_count = range_count;
   entry->second.words_expected = words_expected;
-  entry->second.words.reserve(words_expected);  // at most 8,191
+  entry->second.words.reserve(words_expected);  // CheckNew bounds it
   entry->second.page_count = words_expected - range_count;
   page_count_ += entry->second.page_count;
   incomplete_.emplace(gpadl_id, channel_id);

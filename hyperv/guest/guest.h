@@ -2,8 +2,9 @@
 // forwards them over the link, and a VMBus driver. For tests, benchmarks and
 // the tool vmbfs-guest.
 //
-// It follows shared/specs/vmbus.md sections 8 and 11 and vmm-link.md 1.3, and
-// shares the wire formats with the server but none of its logic.
+// It follows shared/specs/vmbus.md sections 8 and 11 and vmm-link.md 1.3 and
+// 1.4, and shares the wire formats with the server but none of its logic; only
+// a VMM with a VMBus of its own (GuestLink::kChannel) uses the same Bus.
 
 #pragma once
 
@@ -18,6 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "hyperv/guest/guest_link.h"
 #include "hyperv/guid/guid.h"
 #include "hyperv/pipe/message_pipe.h"
 
@@ -31,6 +33,7 @@ enum class GuestProfile {
 
 struct GuestOptions {
   std::string socket_path;
+  GuestLink link = GuestLink::kDirect;  // the form that the guest's VMM uses
   GuestProfile profile = GuestProfile::kFirmware;
   uint64_t ram_bytes = 16 << 20;
   std::chrono::milliseconds timeout{30'000};  // for each waiting call

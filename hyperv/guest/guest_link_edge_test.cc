@@ -10,11 +10,13 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "hyperv/guest/guest.h"
 #include "hyperv/guest/link_test_fixture.h"
+#include "hyperv/guid/guid.h"
 #include "hyperv/message/message_format.h"
 
 namespace vmbfs::hyperv {
@@ -37,12 +39,11 @@ class GuestLinkEdgeTest : public LinkTest {
     EXPECT_TRUE(guest.Close(std::move(channel)).ok());
   }
 };
-INSTANTIATE_TEST_SUITE_P(Profiles, GuestLinkEdgeTest,
-                         testing::Values(GuestProfile::kFirmware, GuestProfile::kLinux),
-                         ProfileName);
+INSTANTIATE_TEST_SUITE_P(Guests, GuestLinkEdgeTest, testing::ValuesIn(AllLinkTestParameters()),
+                         LinkTestName);
 
 TEST_P(GuestLinkEdgeTest, HostMessagesAndSignalsComeToTheProcessorAskedFor) {
-  GuestOptions options = Options(GetParam());
+  GuestOptions options = Options();
   options.vp_count = 4;
   options.message_vp = 3;
   const std::unique_ptr<Guest> guest = Connected(options);
@@ -54,7 +55,7 @@ TEST_P(GuestLinkEdgeTest, HostMessagesAndSignalsComeToTheProcessorAskedFor) {
 }
 
 TEST_P(GuestLinkEdgeTest, Version2_4SendsHostMessagesToProcessor0) {
-  GuestOptions options = Options(GetParam());
+  GuestOptions options = Options();
   options.vp_count = 2;
   options.message_vp = 1;
   options.versions = {kVersion2_4};
@@ -66,7 +67,7 @@ TEST_P(GuestLinkEdgeTest, Version2_4SendsHostMessagesToProcessor0) {
 TEST_P(GuestLinkEdgeTest, ModifyChannelMovesSignals) {
   for (uint32_t version : {kVersion4_1, kVersion5_3, kVersion6_0}) {
     SCOPED_TRACE(version);
-    GuestOptions options = Options(GetParam());
+    GuestOptions options = Options();
     options.vp_count = 2;
     options.versions = {version};
     const std::unique_ptr<Guest> guest = Connected(options);
@@ -89,14 +90,31 @@ TEST_P(GuestLinkEdgeTest, ModifyChannelMovesSignals) {
 }
 
 TEST_P(GuestLinkEdgeTest, ModifyChannelBelow4_1IsNotPossible) {
-  GuestOptions options = Options(GetParam());
+  GuestOptions options = Options();
   options.versions = {kVersion4_0};
   const std::unique_ptr<Guest> guest = Connected(options);
   EXPECT_EQ(guest->ModifyChannel(1, 0).code(), absl::StatusCode::kFailedPrecondition);
 }
 
+TEST_P(GuestLinkEdgeTest, MessagesWaitInOrderForAGuestThatTakesNoneForAWhile) {
+  const std::unique_ptr<Guest> guest = Connected(Options());
+  std::vector<Guid> instances;
+  for (uint8_t number = 1; number <= 8; ++number) {
+    instances.push_back(kSecondInstance);
+    instances.back().bytes[15] = std::byte{number};
+    OnStrand(
+        [&] { ASSERT_TRUE(server_->Add(std::make_shared<EchoDevice>(instances.back())).ok()); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  }
+  ASSERT_TRUE(guest->WaitForOffer(kEchoInterface, instances.back()).ok());
+  ASSERT_EQ(guest->offers().size(), 1 + instances.size());
+  for (size_t index = 0; index < instances.size(); ++index) {
+    EXPECT_EQ(guest->offers()[1 + index].instance_id, instances[index]) << index;
+  }
+}
+
 TEST_P(GuestLinkEdgeTest, MalformedPostsAreDroppedAndTheConnectionLives) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   const std::unique_ptr<GuestChannel> channel = Opened(*guest);
   EXPECT_EQ(guest->PostRaw(2, Pattern(8, 0)), 0x12u);
   EXPECT_EQ(guest->PostRaw(1, Pattern(241, 0)), 5u);
@@ -116,7 +134,7 @@ TEST_P(GuestLinkEdgeTest, MalformedPostsAreDroppedAndTheConnectionLives) {
 
 TEST_P(GuestLinkEdgeTest, BrokenWriteIndexFaultsTheChannelAloneAndItOpensAgain) {
   OnStrand([&] { ASSERT_TRUE(server_->Add(second_).ok()); });
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   const std::unique_ptr<GuestChannel> other = Opened(*guest, kSecondInstance);
   int faults = 0;
   for (uint32_t index : {4u, 0x10000000u, 0xFFFFFFF8u}) {
@@ -133,7 +151,7 @@ TEST_P(GuestLinkEdgeTest, BrokenWriteIndexFaultsTheChannelAloneAndItOpensAgain) 
 }
 
 TEST_P(GuestLinkEdgeTest, RandomRingBytesFaultTheChannelAtMost) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   for (size_t seed = 0; seed < 8; ++seed) {
     std::unique_ptr<GuestChannel> channel = Opened(*guest);
     const std::vector<std::span<std::byte>> pages = guest->RingPages(*channel);
@@ -148,7 +166,7 @@ TEST_P(GuestLinkEdgeTest, RandomRingBytesFaultTheChannelAtMost) {
 }
 
 TEST_P(GuestLinkEdgeTest, RingPagesLieInRamAndAreContiguousForTheFirmwareOnly) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   const std::unique_ptr<GuestChannel> channel = Opened(*guest);
   const std::vector<std::span<std::byte>> pages = guest->RingPages(*channel);
   const std::span<std::byte> ram = guest->ram();
@@ -156,14 +174,14 @@ TEST_P(GuestLinkEdgeTest, RingPagesLieInRamAndAreContiguousForTheFirmwareOnly) {
     EXPECT_GE(page.data(), ram.data());
     EXPECT_LE(page.data() + page.size(), ram.data() + ram.size());
   }
-  const bool firmware = GetParam() == GuestProfile::kFirmware;
+  const bool firmware = Profile() == GuestProfile::kFirmware;
   EXPECT_EQ(pages.size(), firmware ? 10u : 34u);
   EXPECT_EQ(guest->RingBytes(*channel).size(), firmware ? 10 * 4096u : 0u);
   EXPECT_EQ(pages[1].data() == pages[0].data() + 4096, firmware);
 }
 
 TEST_P(GuestLinkEdgeTest, WaitEndsAtTheTimeout) {
-  GuestOptions options = Options(GetParam());
+  GuestOptions options = Options();
   options.timeout = std::chrono::milliseconds(500);
   const std::unique_ptr<Guest> guest = Connected(options);
   EXPECT_EQ(guest->WaitForRescind(1).code(), absl::StatusCode::kDeadlineExceeded);
@@ -172,7 +190,7 @@ TEST_P(GuestLinkEdgeTest, WaitEndsAtTheTimeout) {
 }
 
 TEST_P(GuestLinkEdgeTest, DeadlineEndsWaitsBeforeTheTimeout) {
-  GuestOptions options = Options(GetParam());
+  GuestOptions options = Options();
   options.deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
   const std::unique_ptr<Guest> guest = Connected(options);
   EXPECT_EQ(guest->WaitForRescind(1).code(), absl::StatusCode::kDeadlineExceeded);
@@ -181,7 +199,7 @@ TEST_P(GuestLinkEdgeTest, DeadlineEndsWaitsBeforeTheTimeout) {
 }
 
 TEST_P(GuestLinkEdgeTest, BadOptionsAreRefused) {
-  GuestOptions options = Options(GetParam());
+  GuestOptions options = Options();
   options.vp_count = 0;
   EXPECT_EQ(Guest::Start(options).status().code(), absl::StatusCode::kInvalidArgument);
   options.vp_count = 2;

@@ -19,12 +19,11 @@ namespace vmbfs::hyperv {
 namespace {
 
 class GuestLinkTest : public LinkTest {};
-INSTANTIATE_TEST_SUITE_P(Profiles, GuestLinkTest,
-                         testing::Values(GuestProfile::kFirmware, GuestProfile::kLinux),
-                         ProfileName);
+INSTANTIATE_TEST_SUITE_P(Guests, GuestLinkTest, testing::ValuesIn(AllLinkTestParameters()),
+                         LinkTestName);
 
 TEST_P(GuestLinkTest, ConnectNegotiatesTheNewestVersionAndDeliversTheOffer) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   EXPECT_EQ(guest->version(), "6.0");
   ASSERT_EQ(guest->offers().size(), 1u);
   const GuestOffer& offer = guest->offers().front();
@@ -36,11 +35,11 @@ TEST_P(GuestLinkTest, ConnectNegotiatesTheNewestVersionAndDeliversTheOffer) {
 }
 
 TEST_P(GuestLinkTest, MessagesOfAllSizesUpToTheLargestComeBack) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   const std::unique_ptr<GuestChannel> channel = Opened(*guest);
   const size_t largest = channel->pipe().max_message_bytes();
   // In the firmware's rings a packet stays below the data area's 16,384 - 8.
-  EXPECT_EQ(largest, GetParam() == GuestProfile::kFirmware ? 16336u : 16384u);
+  EXPECT_EQ(largest, Profile() == GuestProfile::kFirmware ? 16336u : 16384u);
   for (size_t bytes = 0; bytes < 64; ++bytes) ExpectEcho(*channel, bytes, bytes);
   for (size_t bytes = 64; bytes < largest; bytes += 509) ExpectEcho(*channel, bytes, bytes);
   for (size_t back = 0; back < 9; ++back) ExpectEcho(*channel, largest - back, back);
@@ -51,7 +50,7 @@ TEST_P(GuestLinkTest, MessagesOfAllSizesUpToTheLargestComeBack) {
 
 // Both rings fill up: each side waits for the other's space.
 TEST_P(GuestLinkTest, MessagesQueuedUntilBothRingsAreFullComeBackInOrder) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   const std::unique_ptr<GuestChannel> channel = Opened(*guest);
   constexpr size_t kMessages = 600;
   constexpr size_t kBytes = 3000;
@@ -91,7 +90,7 @@ TEST_P(GuestLinkTest, MessagesQueuedUntilBothRingsAreFullComeBackInOrder) {
 }
 
 TEST_P(GuestLinkTest, ManyExchangesWithSleepsBetweenNeverStall) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   const std::unique_ptr<GuestChannel> channel = Opened(*guest);
   for (size_t exchange = 0; exchange < 1000; ++exchange) {
     ExpectEcho(*channel, exchange * 97 % 12288, exchange);
@@ -101,7 +100,7 @@ TEST_P(GuestLinkTest, ManyExchangesWithSleepsBetweenNeverStall) {
 }
 
 TEST_P(GuestLinkTest, ClosedChannelOpensAgainAndAgain) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   for (int round = 1; round <= 10; ++round) {
     std::unique_ptr<GuestChannel> channel = Opened(*guest);
     EXPECT_EQ(first_->opens, round);
@@ -114,7 +113,7 @@ TEST_P(GuestLinkTest, ClosedChannelOpensAgainAndAgain) {
 
 TEST_P(GuestLinkTest, TwoChannelsServeSideBySide) {
   OnStrand([&] { ASSERT_TRUE(server_->Add(second_).ok()); });
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   const std::unique_ptr<GuestChannel> first = Opened(*guest, kFirstInstance);
   const std::unique_ptr<GuestChannel> second = Opened(*guest, kSecondInstance);
   EXPECT_NE(first->offer().channel_id, second->offer().channel_id);
@@ -125,14 +124,14 @@ TEST_P(GuestLinkTest, TwoChannelsServeSideBySide) {
 }
 
 TEST_P(GuestLinkTest, DeviceAddedLaterIsOfferedAtOnce) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   OnStrand([&] { ASSERT_TRUE(server_->Add(second_).ok()); });
   const std::unique_ptr<GuestChannel> second = Opened(*guest, kSecondInstance);
   ExpectEcho(*second, 100);
 }
 
 TEST_P(GuestLinkTest, UnloadClosesEverythingAndConnectBringsTheSameChannelBack) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   std::unique_ptr<GuestChannel> channel = Opened(*guest);
   ExpectEcho(*channel, 100);
   ASSERT_TRUE(guest->Unload().ok());
@@ -150,7 +149,7 @@ TEST_P(GuestLinkTest, UnloadClosesEverythingAndConnectBringsTheSameChannelBack) 
 }
 
 TEST_P(GuestLinkTest, ContactWhileConnectedStartsAfresh) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   const std::unique_ptr<GuestChannel> old_channel = Opened(*guest);
   ASSERT_TRUE(guest->Connect().ok());
   EXPECT_EQ(first_->closes, 1);
@@ -159,7 +158,7 @@ TEST_P(GuestLinkTest, ContactWhileConnectedStartsAfresh) {
 }
 
 TEST_P(GuestLinkTest, ResetClosesEverythingAndAFreshConnectWorks) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   std::unique_ptr<GuestChannel> channel = Opened(*guest);
   ASSERT_TRUE(guest->ResetVm().ok());
   EXPECT_EQ(first_->closes, 1);
@@ -170,7 +169,7 @@ TEST_P(GuestLinkTest, ResetClosesEverythingAndAFreshConnectWorks) {
 
 TEST_P(GuestLinkTest, NextGuestFindsTheLinkFreeAndItsDevicesClosed) {
   for (int round = 1; round <= 3; ++round) {
-    const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+    const std::unique_ptr<Guest> guest = Connected(Options());
     const std::unique_ptr<GuestChannel> channel = Opened(*guest);
     ExpectEcho(*channel, 100);
     EXPECT_EQ(first_->opens, round);
@@ -179,7 +178,7 @@ TEST_P(GuestLinkTest, NextGuestFindsTheLinkFreeAndItsDevicesClosed) {
 }
 
 TEST_P(GuestLinkTest, RevokedChannelAbortsWaitsAndComesBackAfterItsRelease) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   std::unique_ptr<GuestChannel> channel = Opened(*guest);
   const uint32_t channel_id = channel->offer().channel_id;
   OnStrand([&] { server_->Remove(*first_); });
@@ -190,7 +189,7 @@ TEST_P(GuestLinkTest, RevokedChannelAbortsWaitsAndComesBackAfterItsRelease) {
   ASSERT_TRUE(guest->Close(std::move(channel)).ok());
 
   OnStrand([&] { ASSERT_TRUE(server_->Add(first_).ok()); });
-  if (GetParam() == GuestProfile::kLinux) {
+  if (Profile() == GuestProfile::kLinux) {
     ASSERT_TRUE(guest->Release(channel_id).ok());
   } else {
     // The firmware keeps the id until it unloads.
@@ -204,7 +203,7 @@ TEST_P(GuestLinkTest, RevokedChannelAbortsWaitsAndComesBackAfterItsRelease) {
 }
 
 TEST_P(GuestLinkTest, RefusedOpenIsReportedAndTheChannelOpensLater) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   const GuestOffer offer = guest->offers().front();
   first_->refuse_opens = true;
   EXPECT_EQ(guest->Open(offer).status().code(), absl::StatusCode::kFailedPrecondition);
@@ -216,7 +215,7 @@ TEST_P(GuestLinkTest, RefusedOpenIsReportedAndTheChannelOpensLater) {
 }
 
 TEST_P(GuestLinkTest, ServerThatStopsMakesCallsUnavailable) {
-  const std::unique_ptr<Guest> guest = Connected(Options(GetParam()));
+  const std::unique_ptr<Guest> guest = Connected(Options());
   const std::unique_ptr<GuestChannel> channel = Opened(*guest);
   OnStrand([&] { server_->Stop(); });
   std::vector<std::byte> buffer(64);
@@ -226,9 +225,8 @@ TEST_P(GuestLinkTest, ServerThatStopsMakesCallsUnavailable) {
 }
 
 class GuestVersionTest : public LinkTest {};
-INSTANTIATE_TEST_SUITE_P(Profiles, GuestVersionTest,
-                         testing::Values(GuestProfile::kFirmware, GuestProfile::kLinux),
-                         ProfileName);
+INSTANTIATE_TEST_SUITE_P(Guests, GuestVersionTest, testing::ValuesIn(AllLinkTestParameters()),
+                         LinkTestName);
 
 TEST_P(GuestVersionTest, EveryKnownVersionServes) {
   const std::map<uint32_t, std::string> versions = {
@@ -237,7 +235,7 @@ TEST_P(GuestVersionTest, EveryKnownVersionServes) {
       {kVersion4_0, "4.0"}, {kVersion3_0, "3.0"}, {kVersion2_4, "2.4"}};
   for (const auto& [version, text] : versions) {
     SCOPED_TRACE(text);
-    GuestOptions options = Options(GetParam());
+    GuestOptions options = Options();
     options.versions = {version};
     const std::unique_ptr<Guest> guest = Connected(options);
     EXPECT_EQ(guest->version(), text);
@@ -247,13 +245,13 @@ TEST_P(GuestVersionTest, EveryKnownVersionServes) {
 }
 
 TEST_P(GuestVersionTest, RefusedVersionsFallThroughToASupportedOne) {
-  GuestOptions options = Options(GetParam());
+  GuestOptions options = Options();
   options.versions = {0x00070000, 0x00050004, kVersion4_0};
   EXPECT_EQ(Connected(options)->version(), "4.0");
 }
 
 TEST_P(GuestVersionTest, NoCommonVersionIsRefused) {
-  GuestOptions options = Options(GetParam());
+  GuestOptions options = Options();
   options.versions = {0x00060001};
   EXPECT_EQ(Started(options)->Connect().code(), absl::StatusCode::kFailedPrecondition);
 }

@@ -1,24 +1,23 @@
-// The VMM's role for one guest: hands RAM and SynIC to the server, forwards
-// hypercalls, and lends the server its interrupts.
+// The VMM's role for one guest: hands its RAM to the server, takes its
+// hypercalls, and brings it what the server has for it.
 //
-// Format and rules: hyperv/link/README.md, shared/specs/vmm-link.md 1.3 and 1.7.
+// Format and rules: hyperv/link/README.md, shared/specs/vmm-link.md 1.3, 1.4 and 1.7.
 
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "hyperv/file_descriptor/unique_fd.h"
+#include "hyperv/guest/guest_link.h"
 #include "hyperv/guest/guest_link_socket.h"
 #include "hyperv/guest/guest_ram.h"
+#include "hyperv/guest/vmm_synic.h"
 
 namespace vmbfs::hyperv {
 
@@ -28,81 +27,55 @@ inline constexpr uint32_t kHypercallInvalidParameter = 5;
 inline constexpr uint32_t kHypercallInvalidConnectionId = 0x12;
 inline constexpr uint32_t kHypercallInsufficientBuffers = 0x13;
 
-// Guest physical addresses of one processor's SynIC pages.
-struct SynicPages {
-  uint64_t message_page_gpa = 0;
-  uint64_t event_flags_page_gpa = 0;
-};
-
 // Thread safety: one thread, which is the VMM's and its virtual processors'.
-// Bounds: kLinkPostsMax posts on their way, kConnectionsMax connections.
 // Errors: once the link broke, every waiting call says so with kUnavailable.
 class GuestVmm {
  public:
-  static constexpr size_t kConnectionsMax = 4096;
+  // For HELLO_OK at the first try; doubled at each further one, so that a slow
+  // server is reached too.
+  static constexpr std::chrono::milliseconds kHelloPatience{5'000};
 
   // Connects, says HELLO, hands RAM and the enabled SynICs over, and starts.
-  // Tries again while no server listens or another VMM is connected.
+  // Tries again while no server listens, another VMM is connected, or what
+  // accepts the connection does not answer HELLO: only HELLO_OK is a sign of
+  // life. `ram` must outlive the result.
   //
-  // Errors: kUnavailable         no server until the deadline;
+  // Errors: kUnavailable         no HELLO_OK until the deadline;
   //         kFailedPrecondition  the server refused, with its words.
-  static absl::StatusOr<std::unique_ptr<GuestVmm>> Connect(const std::string& socket_path,
-                                                           const std::string& label,
-                                                           const GuestRam& ram,
-                                                           std::span<const SynicPages> processors,
-                                                           Deadline deadline);
+  static absl::StatusOr<std::unique_ptr<GuestVmm>> Connect(
+      const std::string& socket_path, const std::string& label, const GuestRam& ram,
+      std::span<const SynicPages> processors, Deadline deadline,
+      GuestLink link = GuestLink::kDirect,
+      std::chrono::milliseconds hello_patience = kHelloPatience);
+  virtual ~GuestVmm() = default;
 
   // HvPostMessage. Looks after the socket first, without waiting.
-  uint32_t PostMessage(uint32_t vp, uint32_t connection, std::span<const std::byte> message);
+  virtual uint32_t PostMessage(uint32_t vp, uint32_t connection,
+                               std::span<const std::byte> message) = 0;
 
   // HvSignalEvent with flag 0.
-  void SignalEvent(uint32_t connection);
+  virtual void SignalEvent(uint32_t connection) = 0;
 
   // The processor wrote EOM.
-  void EndOfMessage(uint32_t vp);
+  virtual void EndOfMessage(uint32_t vp) = 0;
 
   // Sleeps until a processor is interrupted or a frame came.
   // Errors: kDeadlineExceeded, kUnavailable.
-  absl::Status Wait(Deadline deadline);
+  virtual absl::Status Wait(Deadline deadline) = 0;
 
   // Resets the VM: SynICs off, RESET and its answer.
-  absl::Status Reset(Deadline deadline);
+  virtual absl::Status Reset(Deadline deadline) = 0;
   // The guest enabled its SynICs.
-  absl::Status EnableSynics(Deadline deadline);
+  virtual absl::Status EnableSynics(Deadline deadline) = 0;
+
+  // From Pause's answer to Resume the server leaves the guest's memory alone.
+  virtual absl::Status Pause(Deadline deadline) = 0;
+  virtual absl::Status Resume(Deadline deadline) = 0;
 
  private:
-  GuestVmm(GuestLinkSocket socket, std::span<const SynicPages> processors);
-
-  absl::Status CreateEventFds();
-  absl::Status SayHello(const std::string& label, Deadline deadline);
-  absl::Status AddMemory(const GuestRam& ram, Deadline deadline);
-  absl::Status SendSynics(bool enabled, Deadline deadline);
-  template <typename Payload>
-  absl::Status Send(LinkType type, const Payload& payload, Deadline deadline);
-  absl::StatusOr<GuestLinkFrame> Ask(LinkType type, uint16_t flags,
-                                     std::span<const std::byte> payload,
-                                     std::span<const int> descriptors, Deadline deadline);
-
-  void ServiceSocket();
-  void Handle(GuestLinkFrame frame);
-  void HandleRequest(GuestLinkFrame frame);
-  void HandleSintGet(const GuestLinkFrame& frame);
-  void HandleConnSet(GuestLinkFrame frame);
-  void Reply(const GuestLinkFrame& request, std::span<const int> descriptors);
-  void Refuse(const GuestLinkFrame& request, LinkError code, std::string_view text);
-  void Break(const absl::Status& reason);
-
-  GuestLinkSocket socket_;
-  std::vector<SynicPages> processors_;
-  std::vector<UniqueFd> interrupts_;  // by processor: the server raises SINT 2
-  std::vector<UniqueFd> acks_;        // by processor: we tell of EOM
-  std::map<uint32_t, UniqueFd> connections_;
-  uint64_t next_seq_ = 1;
-  uint64_t posts_sent_ = 0;
-  uint64_t posts_acknowledged_ = 0;
-  std::optional<uint64_t> awaited_seq_;
-  std::optional<GuestLinkFrame> answer_;
-  absl::Status broken_;  // why the link is of no use any more
+  // The two halves of Connect: what is tried again, and what is not.
+  virtual absl::Status SayHello(const std::string& label, Deadline deadline) = 0;
+  virtual absl::Status HandOver(Deadline deadline) = 0;
 };
 
 }  // namespace vmbfs::hyperv

@@ -26,6 +26,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "hyperv/channel/channel_device.h"
 #include "hyperv/guest/guest.h"
 #include "hyperv/guid/guid.h"
@@ -106,9 +107,9 @@ inline std::vector<std::byte> Pattern(size_t bytes, size_t seed) {
   return pattern;
 }
 
-class LinkTest : public testing::TestWithParam<GuestProfile> {
+class LinkServerFixture : public testing::Test {
  protected:
-  LinkTest()
+  LinkServerFixture()
       : folder_(NewFolder()),
         path_(folder_ + "/link.sock"),
         work_(boost::asio::make_work_guard(context_)),
@@ -123,7 +124,7 @@ class LinkTest : public testing::TestWithParam<GuestProfile> {
     });
   }
 
-  ~LinkTest() override {
+  ~LinkServerFixture() override {
     OnStrand([this] {
       server_->Stop();
       server_.reset();
@@ -144,9 +145,10 @@ class LinkTest : public testing::TestWithParam<GuestProfile> {
     done.get_future().wait();
   }
 
-  GuestOptions Options(GuestProfile profile) const {
+  GuestOptions OptionsOf(GuestLink link, GuestProfile profile) const {
     GuestOptions options;
     options.socket_path = path_;
+    options.link = link;
     options.profile = profile;
     options.timeout = std::chrono::seconds(60);
     return options;
@@ -200,8 +202,31 @@ class LinkTest : public testing::TestWithParam<GuestProfile> {
   std::unique_ptr<LinkServer> server_;
 };
 
-inline std::string ProfileName(const testing::TestParamInfo<GuestProfile>& profile) {
-  return profile.param == GuestProfile::kFirmware ? "Firmware" : "Linux";
+// Tests run as each guest over each form of the link.
+struct LinkTestParameters {
+  GuestProfile profile{};
+  GuestLink link{};
+};
+
+inline std::vector<LinkTestParameters> AllLinkTestParameters() {
+  std::vector<LinkTestParameters> all;
+  for (GuestLink link : kGuestLinks) {
+    for (GuestProfile profile : {GuestProfile::kFirmware, GuestProfile::kLinux}) {
+      all.push_back({.profile = profile, .link = link});
+    }
+  }
+  return all;
 }
+
+inline std::string LinkTestName(const testing::TestParamInfo<LinkTestParameters>& test) {
+  return absl::StrCat(std::string(GuestLinkName(test.param.link)),
+                      test.param.profile == GuestProfile::kFirmware ? "Firmware" : "Linux");
+}
+
+class LinkTest : public LinkServerFixture, public testing::WithParamInterface<LinkTestParameters> {
+ protected:
+  static GuestProfile Profile() { return GetParam().profile; }
+  GuestOptions Options() const { return OptionsOf(GetParam().link, Profile()); }
+};
 
 }  // namespace vmbfs::hyperv

@@ -2,7 +2,6 @@
 
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -20,12 +19,11 @@ namespace vmbfs::hyperv {
 struct LinkChannels::Opened {
   // What it waits for; steps in this order. A pause holds kBegin and kFinish.
   enum class Step {
-    kBegin,       // rings to be mapped
-    kConnection,  // the VMM's answer to CONN_SET
-    kInterrupt,   // the VMM's answer to SINT_GET
-    kFinish,      // the device to be opened
-    kServed,      // the device has the channel
-    kFaulted,     // the device is closed, and perhaps removed; the guest is to close
+    kBegin,    // rings to be mapped
+    kConnect,  // the wire to the guest
+    kFinish,   // the device to be opened
+    kServed,   // the device has the channel
+    kFaulted,  // the device is closed, and perhaps removed; the guest is to close
     kClosed,
   };
 
@@ -33,10 +31,8 @@ struct LinkChannels::Opened {
 
   Step step = Step::kBegin;
   OfferId offer{};
-  uint32_t connection_id = 0;
-  uint16_t event_flag = 0;
-  uint32_t target_vp = 0;
   std::shared_ptr<LinkDevice> device;
+  std::shared_ptr<GuestWire> wire;
 
   // While opening.
   std::vector<uint64_t> incoming_page_frames;
@@ -45,8 +41,6 @@ struct LinkChannels::Opened {
   std::optional<OutgoingRing> outgoing;
   UniqueFd doorbell_fd;
 
-  bool connection_set = false;  // CONN_SET was sent
-  bool interrupt_acquired = false;
   bool turn_scheduled = false;
   std::shared_ptr<EventWaiter> doorbell;
   boost::asio::steady_timer signal_timer;
@@ -55,18 +49,22 @@ struct LinkChannels::Opened {
   bool served() const { return step == Step::kServed; }
 };
 
-LinkChannels::LinkChannels(const boost::asio::any_io_executor& executor, Port& port,
-                           const GuestMemory& memory, Synic& synic)
-    : executor_(executor), port_(port), memory_(memory), synic_(synic) {}
+LinkChannels::LinkChannels(LinkExchange& exchange, const GuestMemory& memory,
+                           OnOpenDone on_open_done)
+    : exchange_(exchange), memory_(memory), on_open_done_(std::move(on_open_done)) {}
 
 LinkChannels::~LinkChannels() { CloseAll(); }
 
 void LinkChannels::AddDevice(OfferId offer, std::shared_ptr<LinkDevice> device) {
+  offers_.emplace(device->device.get(), offer);
   devices_.emplace(offer, std::move(device));
 }
 
 void LinkChannels::RemoveDevice(OfferId offer) {
-  devices_.erase(offer);
+  if (const auto device = devices_.find(offer); device != devices_.end()) {
+    offers_.erase(device->second->device.get());
+    devices_.erase(device);
+  }
   const auto found = opened_.find(offer);
   if (found == opened_.end()) return;
   const OpenedPtr opened = found->second;
@@ -79,23 +77,26 @@ void LinkChannels::RemoveDevice(OfferId offer) {
   }
 }
 
-void LinkChannels::Open(const OpenRequest& request) {
-  const auto device = devices_.find(request.offer);
-  if (device == devices_.end() || opened_.contains(request.offer)) {
-    port_.OpenDone(request.offer, absl::FailedPreconditionError("no device serves this offer"));
+std::optional<OfferId> LinkChannels::OfferOf(const ChannelDevice& device) const {
+  const auto found = offers_.find(&device);
+  return found == offers_.end() ? std::nullopt : std::optional(found->second);
+}
+
+void LinkChannels::Open(OfferId offer, std::span<const uint64_t> incoming_page_frames,
+                        std::span<const uint64_t> outgoing_page_frames,
+                        std::shared_ptr<GuestWire> wire) {
+  const auto device = devices_.find(offer);
+  if (device == devices_.end() || opened_.contains(offer)) {
+    on_open_done_(offer, absl::FailedPreconditionError("no device serves this offer"));
     return;
   }
-  auto opened = std::make_shared<Opened>(executor_);
-  opened->offer = request.offer;
-  opened->connection_id = request.connection_id;
-  opened->event_flag = request.event_flag;
-  opened->target_vp = request.target_vp;
+  auto opened = std::make_shared<Opened>(exchange_.executor());
+  opened->offer = offer;
   opened->device = device->second;
-  opened->incoming_page_frames.assign(request.incoming_page_frames.begin(),
-                                      request.incoming_page_frames.end());
-  opened->outgoing_page_frames.assign(request.outgoing_page_frames.begin(),
-                                      request.outgoing_page_frames.end());
-  opened_.emplace(request.offer, opened);
+  opened->wire = std::move(wire);
+  opened->incoming_page_frames.assign(incoming_page_frames.begin(), incoming_page_frames.end());
+  opened->outgoing_page_frames.assign(outgoing_page_frames.begin(), outgoing_page_frames.end());
+  opened_.emplace(offer, opened);
   Advance(opened);
 }
 
@@ -128,56 +129,27 @@ absl::Status LinkChannels::BeginOpen(const OpenedPtr& opened) {
   if (!opened->device->open_allowed) {
     return absl::FailedPreconditionError("opening this device's channel is not allowed now");
   }
-  if (opened->target_vp != kNoInterruptVp && opened->target_vp >= synic_.vp_count()) {
-    return absl::InvalidArgumentError(absl::StrCat("target VP ", opened->target_vp, " of ",
-                                                   synic_.vp_count(), " does not exist"));
-  }
-  if (opened->event_flag >= kSynicEventFlags) {
-    return absl::InvalidArgumentError(absl::StrCat("event flag ", opened->event_flag));
-  }
   const VanishedMemoryWatch watch;
   const absl::Status mapped = MapRings(*opened);
   if (absl::Status status = memory_.CheckVanished(watch); !status.ok()) return status;
   if (!mapped.ok()) return mapped;
-  absl::StatusOr<UniqueFd> doorbell = CreateEventFd();
-  if (!doorbell.ok()) return doorbell.status();
-  absl::StatusOr<UniqueFd> for_vmm = DuplicateFd(*doorbell);
-  if (!for_vmm.ok()) return for_vmm.status();
-  opened->doorbell_fd = *std::move(doorbell);
-  opened->step = Opened::Step::kConnection;
-  opened->connection_set = true;
-  port_.SetConnection(opened->connection_id, *std::move(for_vmm),
-                      [this, weak = std::weak_ptr<Opened>(opened)](const absl::Status& result) {
-                        if (const OpenedPtr locked = weak.lock()) ConnectionSet(locked, result);
-                      });
+  opened->step = Opened::Step::kConnect;
+  opened->wire->Connect(
+      [this, weak = std::weak_ptr<Opened>(opened)](absl::StatusOr<UniqueFd> doorbell) {
+        if (const OpenedPtr locked = weak.lock()) Connected(locked, std::move(doorbell));
+      });
   return absl::OkStatus();
 }
 
-void LinkChannels::ConnectionSet(const OpenedPtr& opened, const absl::Status& result) {
-  if (opened->step != Opened::Step::kConnection) return;
-  if (!result.ok()) {
-    FailOpen(opened, result);
+void LinkChannels::Connected(const OpenedPtr& opened, absl::StatusOr<UniqueFd> doorbell) {
+  if (opened->step != Opened::Step::kConnect) return;
+  if (!doorbell.ok()) {
+    FailOpen(opened, doorbell.status());
     return;
   }
-  if (opened->target_vp == kNoInterruptVp) {
-    opened->step = Opened::Step::kFinish;
-    Advance(opened);
-    return;
-  }
-  opened->step = Opened::Step::kInterrupt;
-  const uint32_t vp = opened->target_vp;
-  synic_.Acquire(vp, [this, vp, weak = std::weak_ptr<Opened>(opened)](const absl::Status& status) {
-    const OpenedPtr locked = weak.lock();
-    if (locked == nullptr || locked->step != Opened::Step::kInterrupt) {
-      if (status.ok()) synic_.Release(vp);
-    } else if (!status.ok()) {
-      FailOpen(locked, status);
-    } else {
-      locked->interrupt_acquired = true;
-      locked->step = Opened::Step::kFinish;
-      Advance(locked);
-    }
-  });
+  opened->doorbell_fd = *std::move(doorbell);
+  opened->step = Opened::Step::kFinish;
+  Advance(opened);
 }
 
 void LinkChannels::FinishOpen(const OpenedPtr& opened) {
@@ -188,7 +160,7 @@ void LinkChannels::FinishOpen(const OpenedPtr& opened) {
     FailOpen(opened, status);
     return;
   }
-  port_.OpenDone(opened->offer, absl::OkStatus());
+  on_open_done_(opened->offer, absl::OkStatus());
   ScheduleTurn(opened);
   SignalLater(opened);
 }
@@ -196,7 +168,7 @@ void LinkChannels::FinishOpen(const OpenedPtr& opened) {
 absl::Status LinkChannels::StartDevice(const OpenedPtr& opened) {
   const std::weak_ptr<Opened> weak = opened;
   absl::StatusOr<std::shared_ptr<EventWaiter>> doorbell =
-      EventWaiter::Start(executor_, std::move(opened->doorbell_fd), [this, weak] {
+      EventWaiter::Start(exchange_.executor(), std::move(opened->doorbell_fd), [this, weak] {
         const OpenedPtr locked = weak.lock();
         if (locked == nullptr) return;
         ++locked->device->doorbells;
@@ -224,20 +196,22 @@ absl::Status LinkChannels::StartDevice(const OpenedPtr& opened) {
 void LinkChannels::FailOpen(const OpenedPtr& opened, const absl::Status& reason) {
   LetGo(*opened);
   opened_.erase(opened->offer);
-  port_.OpenDone(opened->offer, reason);
+  exchange_.NoteError(absl::StrCat("open refused: ", reason.message()));
+  const LinkShared& shared = exchange_.shared();
+  if (shared.on_open_refused) shared.on_open_refused(*opened->device->device, reason);
+  on_open_done_(opened->offer, reason);
 }
 
 void LinkChannels::Close(OfferId offer) {
-  if (const auto found = opened_.find(offer); found != opened_.end()) {
-    const OpenedPtr opened = found->second;
-    if (opened->opening()) {
-      FailOpen(opened, absl::CancelledError("closed while it was opened"));
-    } else {
-      LetGo(*opened);
-      opened_.erase(offer);
-    }
+  const auto found = opened_.find(offer);
+  if (found == opened_.end()) return;
+  const OpenedPtr opened = found->second;
+  if (opened->opening()) {
+    FailOpen(opened, absl::CancelledError("closed while it was opened"));
+  } else {
+    LetGo(*opened);
+    opened_.erase(offer);
   }
-  port_.CloseDone(offer);
 }
 
 // Ends all that an opened channel holds; its callbacks find kClosed.
@@ -247,8 +221,7 @@ void LinkChannels::LetGo(Opened& opened) {
   opened.incoming.reset();
   opened.outgoing.reset();
   opened.doorbell_fd.reset();
-  if (std::exchange(opened.connection_set, false)) port_.ClearConnection(opened.connection_id);
-  if (std::exchange(opened.interrupt_acquired, false)) synic_.Release(opened.target_vp);
+  opened.wire.reset();
 }
 
 // Closes the device if it has the channel, and listens no more.
@@ -263,7 +236,8 @@ void LinkChannels::Fault(const OpenedPtr& opened, const absl::Status& reason) {
   opened->step = Opened::Step::kFaulted;
   opened->device->fault = std::string(reason.message().substr(0, kReasonBytesMax));
   ++opened->device->faults;
-  port_.Faulted(*opened->device->device, reason);
+  const LinkShared& shared = exchange_.shared();
+  if (shared.on_fault) shared.on_fault(*opened->device->device, reason);
 }
 
 void LinkChannels::FaultIf(const std::function<bool(OfferId)>& uses, const absl::Status& reason) {
@@ -280,26 +254,6 @@ void LinkChannels::FaultIf(const std::function<bool(OfferId)>& uses, const absl:
   }
 }
 
-void LinkChannels::Modify(OfferId offer, uint32_t target_vp) {
-  const auto found = opened_.find(offer);
-  if (found == opened_.end() || !found->second->interrupt_acquired ||
-      target_vp >= synic_.vp_count()) {
-    port_.ModifyDone(offer, absl::InvalidArgumentError(
-                                absl::StrCat("interrupts cannot move to VP ", target_vp)));
-    return;
-  }
-  synic_.Acquire(target_vp, [this, offer, target_vp, weak = std::weak_ptr<Opened>(found->second)](
-                                const absl::Status& status) {
-    const OpenedPtr opened = weak.lock();
-    if (opened == nullptr || !opened->interrupt_acquired) {
-      if (status.ok()) synic_.Release(target_vp);
-      return;  // the guest closed the channel: nobody waits for an answer
-    }
-    if (status.ok()) synic_.Release(std::exchange(opened->target_vp, target_vp));
-    port_.ModifyDone(offer, status);
-  });
-}
-
 void LinkChannels::SetRunning(bool running) {
   if (std::exchange(running_, running) == running || !running) return;
   std::vector<OpenedPtr> all;
@@ -314,25 +268,25 @@ void LinkChannels::SetRunning(bool running) {
   }
 }
 
-void LinkChannels::Signalled(uint32_t connection_id) {
-  for (const auto& [offer, opened] : opened_) {
-    if (opened->connection_id != connection_id || !opened->served()) continue;
-    ++opened->device->doorbells;
-    ScheduleTurn(opened);
-  }
+void LinkChannels::Signalled(OfferId offer) {
+  const auto found = opened_.find(offer);
+  if (found == opened_.end() || !found->second->served()) return;
+  ++found->second->device->doorbells;
+  ScheduleTurn(found->second);
 }
 
 // A turn that comes to nothing (paused, faulted, closed) may be forgotten:
 // SetRunning schedules one for every served channel.
 void LinkChannels::ScheduleTurn(const OpenedPtr& opened) {
   if (std::exchange(opened->turn_scheduled, true)) return;
-  boost::asio::post(executor_, [weak_self = weak_from_this(), weak = std::weak_ptr(opened)] {
-    const auto self = weak_self.lock();
-    const OpenedPtr locked = weak.lock();
-    if (self == nullptr || locked == nullptr) return;
-    locked->turn_scheduled = false;
-    self->Turn(locked);
-  });
+  boost::asio::post(exchange_.executor(),
+                    [weak_self = weak_from_this(), weak = std::weak_ptr(opened)] {
+                      const auto self = weak_self.lock();
+                      const OpenedPtr locked = weak.lock();
+                      if (self == nullptr || locked == nullptr) return;
+                      locked->turn_scheduled = false;
+                      self->Turn(locked);
+                    });
 }
 
 void LinkChannels::Turn(const OpenedPtr& opened) {
@@ -350,10 +304,10 @@ void LinkChannels::Turn(const OpenedPtr& opened) {
   }
 }
 
+// What is lost while not running, SetRunning makes good.
 void LinkChannels::SignalGuest(const Opened& opened) {
-  if (!opened.interrupt_acquired) return;
-  ++opened.device->signals;
-  synic_.SignalEvent(opened.target_vp, opened.event_flag);
+  const bool connected = opened.step == Opened::Step::kFinish || opened.served();
+  if (running_ && connected && opened.wire->Interrupt()) ++opened.device->signals;
 }
 
 void LinkChannels::SignalLater(const OpenedPtr& opened) {
@@ -369,11 +323,10 @@ void LinkChannels::SignalLater(const OpenedPtr& opened) {
 
 void LinkChannels::CloseAll() {
   for (const auto& [offer, opened] : std::exchange(opened_, {})) {
-    StopService(*opened);
-    opened->step = Opened::Step::kClosed;
-    opened->interrupt_acquired = false;
+    LetGo(*opened);
   }
   devices_.clear();
+  offers_.clear();
 }
 
 bool LinkChannels::IsServed(OfferId offer) const {

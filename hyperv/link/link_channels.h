@@ -1,25 +1,25 @@
-// The channels that the guest of one connection has opened: rings, doorbells,
-// the device's turns, faults.
+// The channels that the guest of one connection has opened, at either level of
+// the link: rings, doorbells, the device's turns, faults.
 //
 // Trust: ring page frames are the guest's and are looked up in guest memory;
-// doorbells come through eventfds of our own that the VMM writes.
+// doorbells come through eventfds that the VMM writes.
 
 #pragma once
 
-#include <boost/asio/any_io_executor.hpp>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
-#include "hyperv/bus/bus.h"
 #include "hyperv/channel/channel_device.h"
-#include "hyperv/file_descriptor/unique_fd.h"
 #include "hyperv/guest_memory/guest_memory.h"
-#include "hyperv/link/synic.h"
+#include "hyperv/link/guest_wire.h"
+#include "hyperv/link/link_exchange.h"
 
 namespace vmbfs::hyperv {
 
@@ -36,11 +36,11 @@ struct LinkDevice {
 
 // Runs opened channels.
 //
-// Thread safety: `executor`, which runs one thing at a time.
-// Ownership: refers to port, memory and synic, which must live until CloseAll.
+// Thread safety: the exchange's executor, which runs one thing at a time.
+// Ownership: refers to exchange and memory, which must live until CloseAll.
 // Bounds: one opened channel an offer; one device turn at a time, others on
 // the executor in between. A fault's reason is at most kReasonBytesMax.
-// Errors: a channel's own end in its fault or in OpenDone, never further.
+// Errors: a channel's own end in its fault or in OnOpenDone, never further.
 class LinkChannels : public std::enable_shared_from_this<LinkChannels> {
  public:
   static constexpr size_t kReasonBytesMax = 512;
@@ -48,24 +48,11 @@ class LinkChannels : public std::enable_shared_from_this<LinkChannels> {
   // more signal (shared/specs/vmbus.md section 3.3).
   static constexpr std::chrono::milliseconds kSignalAfterOpen{100};
 
-  // What opened channels ask of their connection. No call comes back at once.
-  class Port {
-   public:
-    virtual ~Port() = default;
-    // `done` is called once, later, unless the connection ends first.
-    virtual void SetConnection(uint32_t connection_id, UniqueFd doorbell,
-                               std::function<void(const absl::Status&)> done) = 0;
-    virtual void ClearConnection(uint32_t connection_id) = 0;
-    // Service on a device's channel ended by a fault.
-    virtual void Faulted(const ChannelDevice& device, const absl::Status& reason) = 0;
-    // The bus' answers.
-    virtual void OpenDone(OfferId offer, const absl::Status& result) = 0;
-    virtual void CloseDone(OfferId offer) = 0;
-    virtual void ModifyDone(OfferId offer, const absl::Status& result) = 0;
-  };
+  // The answer to Open. It may not call back at once.
+  using OnOpenDone = std::function<void(OfferId offer, const absl::Status& result)>;
 
-  LinkChannels(const boost::asio::any_io_executor& executor, Port& port, const GuestMemory& memory,
-               Synic& synic);
+  // Faults and refused opens go to `exchange` as well, for administrators.
+  LinkChannels(LinkExchange& exchange, const GuestMemory& memory, OnOpenDone on_open_done);
   ~LinkChannels();
 
   // Which device serves an offer. After RemoveDevice it is closed and not
@@ -73,10 +60,16 @@ class LinkChannels : public std::enable_shared_from_this<LinkChannels> {
   void AddDevice(OfferId offer, std::shared_ptr<LinkDevice> device);
   void RemoveDevice(OfferId offer);
 
-  // The bus' requests, see BusPort.
-  void Open(const OpenRequest& request);
+  // nullopt: not there, or removed.
+  std::optional<OfferId> OfferOf(const ChannelDevice& device) const;
+
+  // Opens the offer's device on these rings; OnOpenDone has the answer, at once
+  // or later. `wire` is let go of in the end.
+  void Open(OfferId offer, std::span<const uint64_t> incoming_page_frames,
+            std::span<const uint64_t> outgoing_page_frames, std::shared_ptr<GuestWire> wire);
+  // On return the device, the rings and the wire are let go of. An open that is
+  // under way is answered first.
   void Close(OfferId offer);
-  void Modify(OfferId offer, uint32_t target_vp);
 
   // While not running (before START, during PAUSE) no device has a turn, no
   // ring is touched and no guest signalled. Afterwards everything open is
@@ -84,13 +77,13 @@ class LinkChannels : public std::enable_shared_from_this<LinkChannels> {
   void SetRunning(bool running);
 
   // The guest signalled a channel in a way that met no doorbell.
-  void Signalled(uint32_t connection_id);
+  void Signalled(OfferId offer);
 
   // Ends service on the channels that `uses` names, e.g. since their memory
   // goes; opens under way fail.
   void FaultIf(const std::function<bool(OfferId)>& uses, const absl::Status& reason);
 
-  // Closes all devices without telling the bus; nothing is called afterwards.
+  // Closes all devices without another word; nothing is called afterwards.
   void CloseAll();
 
   // The device holds the channel / the guest has it open or is opening it.
@@ -104,7 +97,7 @@ class LinkChannels : public std::enable_shared_from_this<LinkChannels> {
   absl::Status MapRings(Opened& opened) const;
   void Advance(const OpenedPtr& opened);
   absl::Status BeginOpen(const OpenedPtr& opened);
-  void ConnectionSet(const OpenedPtr& opened, const absl::Status& result);
+  void Connected(const OpenedPtr& opened, absl::StatusOr<UniqueFd> doorbell);
   void FinishOpen(const OpenedPtr& opened);
   absl::Status StartDevice(const OpenedPtr& opened);
   void FailOpen(const OpenedPtr& opened, const absl::Status& reason);
@@ -116,12 +109,12 @@ class LinkChannels : public std::enable_shared_from_this<LinkChannels> {
   void SignalGuest(const Opened& opened);
   void SignalLater(const OpenedPtr& opened);
 
-  boost::asio::any_io_executor executor_;
-  Port& port_;
+  LinkExchange& exchange_;
   const GuestMemory& memory_;
-  Synic& synic_;
+  const OnOpenDone on_open_done_;
   bool running_ = false;
   std::map<OfferId, std::shared_ptr<LinkDevice>> devices_;
+  std::map<const ChannelDevice*, OfferId> offers_;  // of devices_
   std::map<OfferId, OpenedPtr> opened_;
 };
 

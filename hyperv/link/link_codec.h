@@ -1,5 +1,6 @@
 // Frames of the link as typed values: parsers for what the VMM sends, builders
-// for what the server sends. No I/O.
+// for what the server sends. No I/O. The channel level's are in
+// link_channel_codec.h.
 //
 // Trust: every byte parsed here is the VMM's. A value that a parser returned
 // holds the layout's rules (README.md) and needs no second check.
@@ -22,17 +23,21 @@
 
 namespace vmbfs::hyperv {
 
+// Where a type is in use.
+enum class LinkTypeLevel { kReserved, kBoth, kSynic, kChannel };
+
 // What the README's tables say of one type.
 struct LinkTypeRule {
   LinkType type{};
   const char* name = "";
-  bool from_vmm = false;         // else only the server sends it
-  bool supported = false;        // else reserved
+  bool from_vmm = false;  // else only the server sends it
+  LinkTypeLevel level{};
   bool always_answered = false;  // marked (r)
   uint16_t descriptors_min = 0;
   uint16_t descriptors_max = 0;
   uint16_t reply_descriptors_min = 0;
   uint16_t reply_descriptors_max = 0;
+  uint32_t reply_payload_bytes = 0;  // of a reply that the VMM sends
 };
 
 // nullptr for a number that is not in the tables.
@@ -118,20 +123,33 @@ absl::StatusOr<LinkPost> ParsePost(std::span<const std::byte> payload);
 absl::StatusOr<LinkSignal> ParseSignal(std::span<const std::byte> payload);
 absl::StatusOr<LinkSint> ParseEom(std::span<const std::byte> payload);
 absl::StatusOr<uint32_t> ParseReset(std::span<const std::byte> payload);
+absl::StatusOr<LinkMsgResult> ParseMsgSendResult(std::span<const std::byte> payload);
 absl::Status ParseEmpty(std::span<const std::byte> payload);
 
 // The reason in an ERROR reply as a status, its text escaped. A malformed one
 // gives kInvalidArgument, any other a kFailedPrecondition.
 absl::Status ParseErrorReply(std::span<const std::byte> payload);
 
+struct LinkHelloOk {
+  uint16_t minor = 0;
+  uint32_t level = 0;
+  uint32_t delivery_mode = 0;  // 0 at the channel level
+};
+
 // Whole frames, ready to be sent.
+std::vector<std::byte> BuildFrame(LinkType type, uint16_t flags, uint64_t seq, uint16_t descriptors,
+                                  std::span<const std::byte> payload);
 std::vector<std::byte> BuildReply(LinkType type, uint64_t seq);
 std::vector<std::byte> BuildError(LinkType type, uint64_t seq, LinkError code,
                                   std::string_view text);
-std::vector<std::byte> BuildHelloOk(uint64_t seq, uint16_t minor);
+std::vector<std::byte> BuildHelloOk(uint64_t seq, const LinkHelloOk& hello_ok);
 std::vector<std::byte> BuildSintGet(uint64_t seq, uint32_t vp, uint8_t sint);
 std::vector<std::byte> BuildConnSet(uint64_t seq, uint32_t connection);  // rides with one fd
 std::vector<std::byte> BuildConnClr(uint64_t seq, uint32_t connection);
 std::vector<std::byte> BuildPostAck(uint64_t seq, uint64_t post_seq);
+// REQUIRES: at most kSynicPayloadBytesMax bytes.
+std::vector<std::byte> BuildMsgSend(uint64_t seq, uint64_t out_seq, uint32_t vp, uint8_t sint,
+                                    std::span<const std::byte> message);
+std::vector<std::byte> BuildEventGet(uint64_t seq, uint32_t vp, uint8_t sint, uint32_t flag);
 
 }  // namespace vmbfs::hyperv

@@ -206,8 +206,8 @@ TEST(LinkCodec, FramesAreBuiltAsThePageSays) {
   EXPECT_EQ(BuildReply(LinkType::kPause, 0x0102), Header(0x05, 1, 0, 0));
   EXPECT_EQ(BuildError(LinkType::kMemAdd, 0x0102, LinkError::kRefused, "no"),
             Concat(Header(0x02, 5, 0, 10), Bytes({3, 0, 0, 0, 2, 0, 0, 0, 'n', 'o'})));
-  EXPECT_EQ(BuildHelloOk(0x0102, 7),
-            Concat(Header(0x01, 1, 0, 24), Bytes({1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
+  EXPECT_EQ(BuildHelloOk(0x0102, {.minor = 1, .level = 1, .delivery_mode = 1}),
+            Concat(Header(0x01, 1, 0, 24), Bytes({1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0,
                                                   0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0})));
   EXPECT_EQ(BuildSintGet(0x0102, 5, 2),
             Concat(Header(0x30, 0, 0, 8), Bytes({5, 0, 0, 0, 2, 0, 0, 0})));

@@ -1,7 +1,8 @@
 // The bytes of the link between a VMM and vmbfsd, and nothing else.
 //
 // Frozen: README.md has the same in words, the layouts of reserved messages,
-// and the rules of use. All integers are little-endian, all structures packed.
+// and the rules of use; link_channel_format.h has the channel level's messages.
+// All integers are little-endian, all structures packed.
 
 #pragma once
 
@@ -17,7 +18,7 @@ using LinkU32 = boost::endian::little_uint32_buf_t;
 using LinkU64 = boost::endian::little_uint64_buf_t;
 
 inline constexpr uint16_t kLinkMajor = 1;
-inline constexpr uint16_t kLinkMinor = 0;
+inline constexpr uint16_t kLinkMinor = 1;
 
 // High 16 bits of every type: a stranger on the socket is noticed at once.
 inline constexpr uint32_t kLinkMagic = 0x564C;
@@ -64,17 +65,17 @@ enum class LinkType : uint32_t {
   kConnSet = 0x564C0031,
   kConnClr = 0x564C0032,
   kPostAck = 0x564C0033,
-  kMsgSend = 0x564C0034,   // reserved
-  kEventGet = 0x564C0035,  // reserved
+  kMsgSend = 0x564C0034,   // MEDIATED delivery
+  kEventGet = 0x564C0035,  // MEDIATED delivery
   kMonSet = 0x564C0036,    // reserved
 
-  // Channel level, server to VMM; all reserved.
+  // Channel level, server to VMM.
   kOffer = 0x564C0040,
   kRevoke = 0x564C0041,
-  kRequestReset = 0x564C0042,
-  kLog = 0x564C0043,
+  kRequestReset = 0x564C0042,  // reserved
+  kLog = 0x564C0043,           // reserved
 
-  // Channel level, VMM to server; all reserved.
+  // Channel level, VMM to server.
   kGpadlAdd = 0x564C0050,
   kGpadlDel = 0x564C0051,
   kOpen = 0x564C0052,
@@ -93,6 +94,13 @@ inline constexpr uint32_t kLinkLevelSynic = 1;
 inline constexpr uint32_t kLinkLevelChannel = 2;
 inline constexpr uint32_t kLinkDeliveryDirect = 1;
 inline constexpr uint32_t kLinkDeliveryMediated = 2;
+
+// The reply of MSG_SEND.
+enum class LinkMsgResult : uint32_t {
+  kDelivered = 0,
+  kBusy = 1,           // the slot is full; EOM follows when it was emptied
+  kNoMessagePage = 2,  // the SynIC, its message page or the SINT is off; SYNIC follows
+};
 
 // MEM_ADD: flags, both reserved; a region with any flag set is refused.
 inline constexpr uint32_t kLinkMemReadOnly = 1;
@@ -243,5 +251,37 @@ struct LinkPostAckWire {
 };
 static_assert(sizeof(LinkPostAckWire) == 8 && alignof(LinkPostAckWire) == 1);
 static_assert(offsetof(LinkPostAckWire, post_seq) == 0);
+
+struct LinkMsgSendWire {
+  LinkU64 out_seq;
+  LinkU32 vp;
+  LinkU32 sint;
+  LinkU32 type;
+  LinkU32 size;
+  LinkU8 payload[kSynicPayloadBytesMax];
+};
+static_assert(sizeof(LinkMsgSendWire) == 264 && alignof(LinkMsgSendWire) == 1);
+static_assert(offsetof(LinkMsgSendWire, out_seq) == 0 && offsetof(LinkMsgSendWire, vp) == 8);
+static_assert(offsetof(LinkMsgSendWire, sint) == 12 && offsetof(LinkMsgSendWire, type) == 16);
+static_assert(offsetof(LinkMsgSendWire, size) == 20 && offsetof(LinkMsgSendWire, payload) == 24);
+
+// The reply of MSG_SEND; `result` is a LinkMsgResult.
+struct LinkMsgSendResultWire {
+  LinkU32 result;
+  LinkU32 reserved;
+};
+static_assert(sizeof(LinkMsgSendResultWire) == 8 && alignof(LinkMsgSendResultWire) == 1);
+static_assert(offsetof(LinkMsgSendResultWire, result) == 0);
+static_assert(offsetof(LinkMsgSendResultWire, reserved) == 4);
+
+struct LinkEventGetWire {
+  LinkU32 vp;
+  LinkU32 sint;
+  LinkU32 flag;
+  LinkU32 reserved;
+};
+static_assert(sizeof(LinkEventGetWire) == 16 && alignof(LinkEventGetWire) == 1);
+static_assert(offsetof(LinkEventGetWire, vp) == 0 && offsetof(LinkEventGetWire, sint) == 4);
+static_assert(offsetof(LinkEventGetWire, flag) == 8 && offsetof(LinkEventGetWire, reserved) == 12);
 
 }  // namespace vmbfs::hyperv

@@ -42,7 +42,9 @@ inline constexpr size_t kSocketPathBytesMax = 107;
 
 struct LinkChannelStatus {
   const ChannelDevice* device = nullptr;
-  BusChannelStatus bus;    // meaningful while a VMM is connected
+  // As the bus has it; at the channel level the VMM has the bus: our state, its
+  // id and processor. Meaningful while a VMM is connected.
+  BusChannelStatus bus;
   bool open = false;       // the device holds the channel
   std::string fault;       // why service ended; empty: none
   uint64_t faults = 0;     // over the device's life on this link
@@ -54,6 +56,8 @@ struct LinkStatus {
   std::string socket_path;
   bool listening = false;
   bool connected = false;  // HELLO was answered
+  std::string level;       // "synic", "channel"; empty when not connected
+  std::string delivery;    // "direct", "mediated"; empty but at the SynIC level
   bool started = false;    // START was seen
   bool paused = false;
   std::string peer_label;  // escaped; a label, not an identity
@@ -66,7 +70,7 @@ struct LinkStatus {
   uint64_t posts = 0;
   uint64_t frames_received = 0;
   uint64_t frames_refused = 0;
-  std::optional<BusStatus> bus;  // while connected
+  std::optional<BusStatus> bus;  // while connected at the SynIC level
   std::vector<LinkChannelStatus> channels;
 };
 

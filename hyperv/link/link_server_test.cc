@@ -19,6 +19,8 @@
 
 #include "hyperv/link/fake_device.h"
 #include "hyperv/link/link_harness.h"
+#include "hyperv/link/test_frames.h"
+#include "hyperv/link/test_vmm.h"
 
 namespace vmbfs::hyperv {
 namespace {

@@ -15,6 +15,8 @@
 
 #include "hyperv/link/fake_device.h"
 #include "hyperv/link/link_harness.h"
+#include "hyperv/link/test_frames.h"
+#include "hyperv/link/test_vmm.h"
 
 namespace vmbfs::hyperv {
 namespace {
@@ -72,23 +74,73 @@ TEST_F(LinkSessionTest, HelloIsAnsweredWithTheLowerMinorAndNoUnknownFeature) {
   EXPECT_EQ(reply->flags, 1);
   const std::vector<std::byte> expected = [] {
     std::vector<std::byte> bytes(24);
-    bytes[0] = bytes[4] = bytes[16] = std::byte{1};  // major, level, DIRECT
+    bytes[0] = bytes[2] = bytes[4] = bytes[16] = std::byte{1};  // 1.1, level, DIRECT
     return bytes;
   }();
   EXPECT_EQ(reply->payload, expected);
 }
 
-TEST_F(LinkSessionTest, HelloOfAnotherLevelOrWithoutDirectEndsTheConnection) {
-  std::vector<std::byte> other_level = HelloPayload(1);
-  other_level[4] = std::byte{2};
-  UniqueFd socket = ConnectTo(harness_.path());
-  SendBytes(socket, FrameBytes(kHello, 0, 0, 1, other_level));
-  ExpectEnd(socket, "level 2 is not supported", 2);
-  std::vector<std::byte> mediated = HelloPayload(1);
-  mediated[36] = std::byte{2};
-  socket = ConnectTo(harness_.path());
-  SendBytes(socket, FrameBytes(kHello, 0, 0, 1, mediated));
-  ExpectEnd(socket, "DIRECT", 2);
+// A HELLO of minor, level and delivery modes.
+std::vector<std::byte> Hello(int minor, int level, int modes) {
+  std::vector<std::byte> hello = HelloPayload(1);
+  hello[2] = static_cast<std::byte>(minor);
+  hello[4] = static_cast<std::byte>(level);
+  hello[36] = static_cast<std::byte>(modes);
+  return hello;
+}
+
+TEST_F(LinkSessionTest, HelloThatAsksForWhatIsNotThereEndsTheConnection) {
+  const auto expect_refusal = [&](const std::vector<std::byte>& hello, const std::string& text) {
+    const UniqueFd socket = ConnectTo(harness_.path());
+    SendBytes(socket, FrameBytes(kHello, 0, 0, 1, hello));
+    ExpectEnd(socket, text, 2);
+  };
+  expect_refusal(Hello(1, 0, 3), "level 0 is not supported");
+  expect_refusal(Hello(1, 3, 3), "level 3 is not supported");
+  expect_refusal(Hello(1, 1, 0), "none of the delivery modes 0x0");
+  expect_refusal(Hello(1, 1, 4), "none of the delivery modes 0x4");
+}
+
+TEST_F(LinkSessionTest, VmmOfVersion10SeesWhatVersion10Did) {
+  const auto answer = [&](const std::vector<std::byte>& hello) {
+    const UniqueFd socket = ConnectTo(harness_.path());
+    SendBytes(socket, FrameBytes(kHello, 0, 0, 1, hello));
+    return ReceiveFrame(socket);
+  };
+  const auto direct = answer(Hello(0, 1, 3));
+  ASSERT_TRUE(direct.has_value());
+  std::vector<std::byte> expected(24);
+  expected[0] = expected[4] = expected[16] = std::byte{1};  // 1.0, level, DIRECT
+  EXPECT_EQ(direct->payload, expected);
+  EXPECT_TRUE(harness_.WaitForStatus([](const LinkStatus& status) { return !status.connected; }));
+  const auto mediated = answer(Hello(0, 1, 2));
+  ASSERT_TRUE(mediated && mediated->error());
+  EXPECT_EQ(mediated->error_code(), 2u);
+  EXPECT_TRUE(harness_.WaitForStatus([](const LinkStatus& status) { return !status.connected; }));
+  const auto channel_level = answer(Hello(0, 2, 3));
+  ASSERT_TRUE(channel_level && channel_level->error());
+  EXPECT_EQ(channel_level->error_code(), 2u);
+}
+
+TEST_F(LinkSessionTest, DirectIsPreferredAndMediatedTakenWhereItIsAllThereIs) {
+  const auto mode_of = [&](int level, int modes) {
+    const UniqueFd socket = ConnectTo(harness_.path());
+    SendBytes(socket, FrameBytes(kHello, 0, 0, 1, Hello(1, level, modes)));
+    const auto reply = ReceiveFrame(socket);
+    EXPECT_TRUE(reply && !reply->error());
+    const LinkStatus status = harness_.status();
+    EXPECT_EQ(status.level, level == 1 ? "synic" : "channel");
+    EXPECT_EQ(status.bus.has_value(), level == 1);
+    return std::pair(WordAt(reply->payload, 16), status.delivery);
+  };
+  const auto gone = [&] {
+    return harness_.WaitForStatus([](const LinkStatus& status) { return !status.connected; });
+  };
+  EXPECT_EQ(mode_of(1, 3), std::pair(1u, std::string("direct")));
+  ASSERT_TRUE(gone());
+  EXPECT_EQ(mode_of(1, 2), std::pair(2u, std::string("mediated")));
+  ASSERT_TRUE(gone());
+  EXPECT_EQ(mode_of(2, 0), std::pair(0u, std::string()));
 }
 
 TEST_F(LinkSessionTest, ViolationsEndTheConnectionWithTheReason) {
@@ -342,6 +394,50 @@ TEST_F(LinkSessionTest, WrongDescriptorForAnInterruptCostsOnlyItsMessages) {
     return status.last_error.find("not an eventfd") != std::string::npos;
   }));
   EXPECT_TRUE(harness_.status().connected);
+}
+
+TEST_F(LinkSessionTest, WrongDescriptorForAnEventFailsTheOpen) {
+  ASSERT_TRUE(
+      harness_.Do([&](LinkServer& server) { return server.Add(std::make_shared<FakeDevice>()); })
+          .ok());
+  TestVmm vmm(harness_.path(), 1, kLinkDeliveryMediated);
+  ASSERT_TRUE(vmm.SetUp());
+  ASSERT_TRUE(vmm.ConnectBus());
+  ASSERT_TRUE(vmm.CreateRingGpadl());
+  vmm.RefuseEvents();
+  EXPECT_EQ(vmm.OpenChannel(), 0x8000FFFFu);
+  EXPECT_THAT(harness_.status().last_error, HasSubstr("not an eventfd"));
+}
+
+TEST_F(LinkSessionTest, UnknownResultOfMsgSendEndsTheConnection) {
+  const UniqueFd socket = ConnectTo(harness_.path());
+  SendBytes(socket, FrameBytes(kHello, 0, 0, 1, Hello(1, 1, 2)));
+  ASSERT_TRUE(ReceiveFrame(socket).has_value());
+  SendBytes(socket, FrameBytes(kStart, 0, 0, 2, {}));
+  std::vector<std::byte> post(264);
+  post[0] = post[12] = post[16] = std::byte{1};
+  post[20] = std::byte{40};
+  post[24] = std::byte{14};
+  post[34] = std::byte{4};  // InitiateContact, 4.0
+  SendBytes(socket, FrameBytes(0x564C0021, 0, 0, 3, post));
+  std::optional<TestFrame> frame;
+  do {
+    frame = ReceiveFrame(socket);
+    ASSERT_TRUE(frame.has_value());
+  } while (frame->type != LinkType::kMsgSend);
+  ASSERT_EQ(frame->payload.size(), 264u);
+  EXPECT_EQ(WordAt(frame->payload, 8), 0u);    // VP
+  EXPECT_EQ(WordAt(frame->payload, 12), 2u);   // SINT
+  EXPECT_EQ(WordAt(frame->payload, 16), 1u);   // type
+  EXPECT_EQ(WordAt(frame->payload, 24), 15u);  // VersionResponse
+  std::vector<std::byte> result(8);
+  result[0] = std::byte{3};
+  SendBytes(socket, FrameBytes(0x564C0034, 1, 0, frame->seq, result));
+  do {
+    frame = ReceiveFrame(socket);
+    ASSERT_TRUE(frame.has_value());
+  } while (!frame->error());
+  EXPECT_THAT(frame->error_text(), HasSubstr("result 3"));
 }
 
 TEST_F(LinkSessionTest, VmmThatReadsNothingIsNotReadEither) {

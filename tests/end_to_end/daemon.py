@@ -78,13 +78,15 @@ class Daemon:
         environment = dict(os.environ, VMBFS_SERVER=f"unix:{self.run}/admin.sock")
         return _run([binary("vmbfsctl"), *arguments], code, environment)
 
-    def guest(self, vm, *arguments, profile="firmware", device="imc", timeout=TIMEOUT_S, code=0):
+    def guest(self, vm, *arguments, profile="firmware", vmm="direct", device="imc",
+              timeout=TIMEOUT_S, code=0):
         """Runs vmbfs-guest against a VM's link; stdout comes back as bytes."""
         return _run([binary("vmbfs-guest"), "--link", self.link(vm), "--profile", profile,
-                     "--device", device, "--timeout", str(timeout), *arguments], code)
+                     "--vmm", vmm, "--device", device, "--timeout", str(timeout), *arguments],
+                    code)
 
-    def held_guest(self, vm, profile):
-        return HeldGuest(self.link(vm), profile)
+    def held_guest(self, vm, profile, vmm="direct"):
+        return HeldGuest(self.link(vm), profile, vmm)
 
     def file(self, name, data):
         path = self.folder / name
@@ -95,14 +97,14 @@ class Daemon:
 class HeldGuest:
     """A guest that keeps its imc channel open and does as it is told."""
 
-    def __init__(self, link, profile):
+    def __init__(self, link, profile, vmm):
         self._process = subprocess.Popen(
             [os.path.join(os.environ["VMBFS_BINARIES"], "../tests/end_to_end/held_guest"), link,
-             profile], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+             profile, vmm], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.first_line = self._process.stdout.readline().strip()
 
     def do(self, command):
-        """`read` answers with a digest, `reopen` with `open`; else with an error."""
+        """`read` and `boot NAME` answer with a digest, `reopen` with `open`; else an error."""
         self._process.stdin.write(command + "\n")
         self._process.stdin.flush()
         return self._process.stdout.readline().strip()

@@ -15,6 +15,8 @@ from daemon import Daemon, binary, sha256  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HIVE_SHA256 = "cfb2d25a18143feb8739736f816fcd7eac433f6466ab7d0ecdae67d7fb75b8a0"
 PROFILES = ("firmware", "linux")
+VMMS = ("direct", "mediated", "channel")
+GUESTS = tuple((profile, vmm) for vmm in VMMS for profile in PROFILES)
 
 
 def pattern(size, seed=0):
@@ -42,15 +44,15 @@ class EndToEnd(unittest.TestCase):
 
 
 class Reading(EndToEnd):
-    def test_both_profiles_read_the_hive_made_on_windows(self):
+    def test_each_guest_over_each_form_of_the_link_reads_the_hive_made_on_windows(self):
         hive = ROOT / ".." / "shared" / "data" / "openvmm-imc.hiv"
         if not hive.is_file():
             self.skipTest(f"{hive} is not there")
         data = hive.read_bytes()
         self.assertEqual(HIVE_SHA256, sha256(data))
         self.start_with(data)
-        for profile in PROFILES:
-            self.assertEqual(HIVE_SHA256, sha256(self.read(profile=profile)))
+        for profile, vmm in GUESTS:
+            self.assertEqual(HIVE_SHA256, sha256(self.read(profile=profile, vmm=vmm)), vmm)
 
     def test_both_profiles_read_files_around_the_limits_of_a_message(self):
         self.daemon.start()
@@ -89,6 +91,21 @@ class Reading(EndToEnd):
         self.daemon.guest("web-7", "read", "imc.hiv", device="boot", code=3)
 
 
+    def test_a_guest_has_both_devices_open_at_once_over_each_form_of_the_link(self):
+        hive, image = pattern(70_000, seed=1), pattern(300_000, seed=2)
+        self.start_with(hive)
+        self.daemon.ctl("attach", "web-7", "boot", "--file", self.daemon.file("boot.wim", image))
+        for profile, vmm in GUESTS:
+            guest = self.daemon.held_guest("web-7", profile, vmm)
+            self.assertEqual("open", guest.first_line, vmm)
+            for _ in range(2):
+                self.assertEqual(sha256(image), guest.do("boot boot.wim"), vmm)
+                self.assertEqual(sha256(hive), guest.do("read"), vmm)
+            self.assertTrue(self.attachment("imc")["open"])
+            self.assertTrue(self.attachment("boot")["open"])
+            self.assertEqual(0, guest.finish(), vmm)
+
+
 class Swapping(EndToEnd):
     def test_the_next_open_reads_the_new_content(self):
         self.start_with(b"old")
@@ -107,9 +124,9 @@ class Swapping(EndToEnd):
     def test_an_open_channel_keeps_what_it_opened_with_until_it_opens_again(self):
         old, new = pattern(100_000, seed=1), pattern(90_000, seed=2)
         self.start_with(old)
-        for profile in PROFILES:
-            guest = self.daemon.held_guest("web-7", profile)
-            self.assertEqual("open", guest.first_line)
+        for seed, (profile, vmm) in enumerate(GUESTS):
+            guest = self.daemon.held_guest("web-7", profile, vmm)
+            self.assertEqual("open", guest.first_line, vmm)
             self.assertEqual(sha256(old), guest.do("read"))
             self.daemon.ctl("swap", "web-7", "imc", "--file", self.daemon.file("new", new))
             self.assertEqual(sha256(old), guest.do("read"))
@@ -120,20 +137,23 @@ class Swapping(EndToEnd):
             self.assertEqual("open", guest.do("reopen"))
             self.assertEqual(sha256(new), guest.do("read"))
             self.assertEqual(0, guest.finish())
-            old, new = new, pattern(80_000, seed=3)
+            old, new = new, pattern(80_000, seed=3 + seed)
 
     def test_what_a_guest_has_open_is_taken_away_by_force_only(self):
         self.start_with(b"hive")
-        guest = self.daemon.held_guest("web-7", "linux")
-        self.assertEqual("open", guest.first_line)
-        for command in (("detach", "web-7", "imc"), ("vm", "delete", "web-7")):
-            message = self.daemon.ctl(*command, code=1).stderr.decode()
-            self.assertIn("open", message)
-            self.assertEqual(sha256(b"hive"), guest.do("read"))
-        warning = self.daemon.ctl("detach", "web-7", "imc", "--force").stderr.decode()
-        self.assertIn("firmware", warning)
-        self.assertNotEqual(sha256(b"hive"), guest.do("read"))
-        guest.finish()
+        for vmm in VMMS:
+            guest = self.daemon.held_guest("web-7", "linux", vmm)
+            self.assertEqual("open", guest.first_line, vmm)
+            for command in (("detach", "web-7", "imc"), ("vm", "delete", "web-7")):
+                message = self.daemon.ctl(*command, code=1).stderr.decode()
+                self.assertIn("open", message)
+                self.assertEqual(sha256(b"hive"), guest.do("read"), vmm)
+            warning = self.daemon.ctl("detach", "web-7", "imc", "--force").stderr.decode()
+            self.assertIn("firmware", warning)
+            self.assertIn("ABORTED", guest.do("read"), vmm)
+            guest.finish()
+            self.daemon.ctl("attach", "web-7", "imc", "--file", self.daemon.file("h", b"hive"))
+            self.assertEqual(b"hive", self.read(vmm=vmm))
         deleted = self.daemon.ctl("vm", "delete", "web-7", "--force").stderr.decode()
         self.assertIn("firmware", deleted)
         self.daemon.ctl("vm", "get", "web-7", code=3)

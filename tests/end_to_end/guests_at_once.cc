@@ -1,4 +1,4 @@
-// Many guests at once: each line on stdin is "SOCKET PROFILE SHA256". Every
+// Many guests at once: each line on stdin is "SOCKET PROFILE VMM SHA256". Every
 // guest opens its imc channel; when all have, all read imc.hiv a few times and
 // compare its digest. Exits 1 and says which guest failed and why.
 
@@ -23,6 +23,7 @@ constexpr int kReadsEach = 5;
 struct Order {
   std::string socket_path;
   std::string profile;
+  std::string vmm;
   std::string sha256;
 };
 
@@ -43,7 +44,7 @@ int main() {
   std::vector<Order> orders;
   for (std::string line; std::getline(std::cin, line);) {
     Order order;
-    std::istringstream(line) >> order.socket_path >> order.profile >> order.sha256;
+    std::istringstream(line) >> order.socket_path >> order.profile >> order.vmm >> order.sha256;
     orders.push_back(order);
   }
   std::barrier all_open(static_cast<std::ptrdiff_t>(orders.size()));
@@ -53,7 +54,7 @@ int main() {
   std::vector<std::thread> threads;
   for (const Order& order : orders) {
     threads.emplace_back([&, order] {
-      auto guest = vmbfs::OpenGuest::Start(order.socket_path, order.profile);
+      auto guest = vmbfs::OpenGuest::Start(order.socket_path, order.profile, order.vmm);
       if (guest.ok()) {
         std::lock_guard lock(mutex);
         ++opened;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Many VMs at once through one daemon, each with a file of its own."""
+"""Many VMs at once through one daemon, each with a file of its own, over all forms of the link."""
 
 import os
 import subprocess
@@ -23,7 +23,8 @@ class ManyVms(unittest.TestCase):
             daemon.ctl("vm", "create", f"vm-{number}")
             daemon.ctl("attach", f"vm-{number}", "imc", "--file", daemon.file("hive", data))
             profile = ("firmware", "linux")[number % 2]
-            lines.append(f"{daemon.link(f'vm-{number}')} {profile} {sha256(data)}\n")
+            vmm = ("direct", "mediated", "channel")[number % 3]
+            lines.append(f"{daemon.link(f'vm-{number}')} {profile} {vmm} {sha256(data)}\n")
         program = os.path.abspath("tests/end_to_end/guests_at_once")
         done = subprocess.run([program], input="".join(lines).encode(), capture_output=True,
                               timeout=600, check=False)

@@ -2,19 +2,34 @@
 
 #include <chrono>
 #include <cstddef>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "core/blob/blob_store.h"
 #include "core/vmbfs/vmbfs_device.h"
 #include "core/vmbfs_client/vmbfs_client.h"
+#include "hyperv/guest/guest_link.h"
 
 namespace vmbfs {
 
-absl::StatusOr<OpenGuest> OpenGuest::Start(const std::string& socket_path,
-                                           std::string_view profile) {
+namespace {
+
+absl::StatusOr<std::string> DigestOf(hyperv::GuestChannel& channel, std::u16string_view name) {
+  const absl::StatusOr<std::vector<std::byte>> data = VmbfsClient(channel).ReadFile(name);
+  if (!data.ok()) return data.status();
+  return Sha256Hex(*data);
+}
+
+}  // namespace
+
+absl::StatusOr<OpenGuest> OpenGuest::Start(const std::string& socket_path, std::string_view profile,
+                                           std::string_view vmm) {
+  const std::optional<hyperv::GuestLink> link = hyperv::ParseGuestLink(vmm);
+  if (!link) return absl::InvalidArgumentError("unknown VMM");
   hyperv::GuestOptions options;
   options.socket_path = socket_path;
+  options.link = *link;
   options.profile =
       profile == "linux" ? hyperv::GuestProfile::kLinux : hyperv::GuestProfile::kFirmware;
   options.ram_bytes = 4 << 20;
@@ -24,34 +39,48 @@ absl::StatusOr<OpenGuest> OpenGuest::Start(const std::string& socket_path,
   if (!guest.ok()) return guest.status();
   open.guest_ = *std::move(guest);
   if (absl::Status status = open.guest_->Connect(); !status.ok()) return status;
-  if (absl::Status status = open.Open(); !status.ok()) return status;
+  auto imc = open.Open(kImcInstanceId);
+  if (!imc.ok()) return imc.status();
+  open.imc_ = *std::move(imc);
   return open;
 }
 
-absl::Status OpenGuest::Open() {
-  const auto offer = guest_->WaitForOffer(kVmbfsInterfaceId, kImcInstanceId);
+absl::StatusOr<std::unique_ptr<hyperv::GuestChannel>> OpenGuest::Open(
+    const hyperv::Guid& instance) {
+  const auto offer = guest_->WaitForOffer(kVmbfsInterfaceId, instance);
   if (!offer.ok()) return offer.status();
   auto channel = guest_->Open(*offer);
   if (!channel.ok()) return channel.status();
-  channel_ = *std::move(channel);
-  const auto agreed = VmbfsClient(*channel_).Negotiate();
+  const auto agreed = VmbfsClient(**channel).Negotiate();
   if (!agreed.ok()) return agreed.status();
-  return *agreed ? absl::OkStatus() : absl::FailedPreconditionError("the version was refused");
+  if (!*agreed) return absl::FailedPreconditionError("the version was refused");
+  return channel;
 }
 
-absl::StatusOr<std::string> OpenGuest::ReadDigest() {
-  const absl::StatusOr<std::vector<std::byte>> data = VmbfsClient(*channel_).ReadFile(u"imc.hiv");
-  if (!data.ok()) return data.status();
-  return Sha256Hex(*data);
+absl::StatusOr<std::string> OpenGuest::ReadDigest() { return DigestOf(*imc_, u"imc.hiv"); }
+
+absl::StatusOr<std::string> OpenGuest::ReadBootDigest(std::string_view name) {
+  if (!boot_) {
+    auto boot = Open(kBootInstanceId);
+    if (!boot.ok()) return boot.status();
+    boot_ = *std::move(boot);
+  }
+  return DigestOf(*boot_, std::u16string(name.begin(), name.end()));
 }
 
 absl::Status OpenGuest::Reopen() {
-  if (absl::Status status = guest_->Close(std::move(channel_)); !status.ok()) return status;
-  return Open();
+  if (absl::Status status = guest_->Close(std::move(imc_)); !status.ok()) return status;
+  auto imc = Open(kImcInstanceId);
+  if (!imc.ok()) return imc.status();
+  imc_ = *std::move(imc);
+  return absl::OkStatus();
 }
 
 absl::Status OpenGuest::Finish() {
-  if (absl::Status status = guest_->Close(std::move(channel_)); !status.ok()) return status;
+  for (auto* channel : {&imc_, &boot_}) {
+    if (!*channel) continue;
+    if (absl::Status status = guest_->Close(std::move(*channel)); !status.ok()) return status;
+  }
   return guest_->Unload();
 }
 

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "hyperv/guest/guest.h"
+#include "hyperv/guid/guid.h"
 
 namespace vmbfs {
 
@@ -16,21 +17,26 @@ namespace vmbfs {
 class OpenGuest {
  public:
   // Starts a guest on a link and opens its imc channel. `profile` is "linux" or
-  // "firmware".
-  static absl::StatusOr<OpenGuest> Start(const std::string& socket_path, std::string_view profile);
+  // "firmware", `vmm` "direct", "mediated" or "channel".
+  static absl::StatusOr<OpenGuest> Start(const std::string& socket_path, std::string_view profile,
+                                         std::string_view vmm);
 
   // Reads imc.hiv over the open channel and returns its SHA-256.
   absl::StatusOr<std::string> ReadDigest();
-  // Closes the channel and opens it again.
+  // The same of `name`, ASCII, on the boot device: its channel is opened at the
+  // first call and stays open beside the other.
+  absl::StatusOr<std::string> ReadBootDigest(std::string_view name);
+  // Closes the imc channel and opens it again.
   absl::Status Reopen();
-  // Closes the channel and unloads.
+  // Closes what is open and unloads.
   absl::Status Finish();
 
  private:
-  absl::Status Open();
+  absl::StatusOr<std::unique_ptr<hyperv::GuestChannel>> Open(const hyperv::Guid& instance);
 
   std::unique_ptr<hyperv::Guest> guest_;
-  std::unique_ptr<hyperv::GuestChannel> channel_;
+  std::unique_ptr<hyperv::GuestChannel> imc_;
+  std::unique_ptr<hyperv::GuestChannel> boot_;
 };
 
 }  // namespace vmbfs

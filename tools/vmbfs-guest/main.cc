@@ -24,6 +24,7 @@
 #include "core/vmbfs/vmbfs_device.h"
 #include "core/vmbfs_client/vmbfs_client.h"
 #include "hyperv/guest/guest.h"
+#include "hyperv/guest/guest_link.h"
 #include "hyperv/guid/guid.h"
 #include "tools/version/version.h"
 #include "tools/vmbfs-guest/output_file.h"
@@ -38,6 +39,7 @@ constexpr double kTimeoutSecondsMax = 86'400;
 struct Arguments {
   std::string socket_path;
   hyperv::GuestProfile profile = hyperv::GuestProfile::kFirmware;
+  hyperv::GuestLink link = hyperv::GuestLink::kDirect;
   hyperv::Guid instance_id;
   double timeout_seconds = 30;
   std::string path;
@@ -126,6 +128,7 @@ absl::Status Run(const Arguments& arguments) {
   hyperv::GuestOptions options;
   options.socket_path = arguments.socket_path;
   options.profile = arguments.profile;
+  options.link = arguments.link;
   options.timeout = timeout;
   options.deadline = std::chrono::steady_clock::now() + timeout;
 
@@ -159,6 +162,14 @@ std::optional<ExitCode> Parse(int argc, char** argv, Arguments& arguments) {
   app.add_option("--profile", profile, "The guest to behave like: firmware (the default), linux")
       ->check(CLI::IsMember({"firmware", "linux"}).description(""))
       ->type_name("firmware|linux");
+  std::string vmm = "direct";
+  app.add_option(
+         "--vmm", vmm,
+         "The VMM to behave like: direct (the default) and mediated let vmbfsd be the whole "
+         "VMBus, which writes message slots itself or by the VMM; channel has a VMBus of "
+         "its own")
+      ->check(CLI::IsMember({"direct", "mediated", "channel"}).description(""))
+      ->type_name("direct|mediated|channel");
   std::string device = "imc";
   app.add_option("--device", device, "The device to open: imc (the default), boot")
       ->check(CLI::IsMember({"imc", "boot"}).description(""))
@@ -183,6 +194,7 @@ std::optional<ExitCode> Parse(int argc, char** argv, Arguments& arguments) {
   }
   arguments.profile =
       profile == "linux" ? hyperv::GuestProfile::kLinux : hyperv::GuestProfile::kFirmware;
+  arguments.link = *hyperv::ParseGuestLink(vmm);
   arguments.instance_id = device == "boot" ? kBootInstanceId : kImcInstanceId;
   arguments.read = read->parsed();
   std::optional<std::u16string> path = Utf16FromUtf8(arguments.path);

@@ -149,6 +149,15 @@ TEST_F(VmbfsGuestTest, ReadWritesTheBytesForBothProfiles) {
   }
 }
 
+TEST_F(VmbfsGuestTest, ReadWritesTheBytesForEachVmm) {
+  for (const std::string vmm : {"direct", "mediated", "channel"}) {
+    const Outcome outcome = WithLink("--vmm " + vmm + " read imc.hiv");
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_EQ(outcome.out, hive_) << vmm;
+    OnStrand([this] { EXPECT_FALSE(device_->status().open); });
+  }
+}
+
 TEST_F(VmbfsGuestTest, ReadIntoAFileIsWholeAndSilent) {
   const std::string path = folder_ + "/copy";
   const Outcome outcome = WithLink("read imc.hiv --output " + path);
@@ -198,8 +207,8 @@ TEST_F(VmbfsGuestTest, WrongUsageIsExitCode2) {
   for (const std::string words :
        {"", "info imc.hiv", "--link x", "--link x info", "--link x info a b", "--link x erase a",
         "--link x --device disk info a", "--link x --profile dos info a",
-        "--link x --timeout 0 info a", "--link x --timeout 1h info a", "--link x info '\xff'",
-        "--link x --frob info a"}) {
+        "--link x --vmm qemu info a", "--link x --timeout 0 info a", "--link x --timeout 1h info a",
+        "--link x info '\xff'", "--link x --frob info a"}) {
     const Outcome outcome = RunProgram(words);
     EXPECT_EQ(outcome.exit_code, 2) << words;
     EXPECT_EQ(outcome.out, "") << words;
@@ -212,6 +221,7 @@ TEST_F(VmbfsGuestTest, VersionAndHelpGoToStdout) {
   const Outcome help = RunProgram("--help");
   EXPECT_EQ(help.exit_code, 0);
   EXPECT_THAT(help.out, HasSubstr("--link"));
+  EXPECT_THAT(help.out, HasSubstr("--vmm direct|mediated|channel"));
 }
 
 }  // namespace

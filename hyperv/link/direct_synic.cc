@@ -1,4 +1,4 @@
-#include "hyperv/link/synic.h"
+#include "hyperv/link/direct_synic.h"
 
 #include <array>
 #include <bit>
@@ -48,27 +48,27 @@ bool SlotIsEmpty(std::byte* guest_page, size_t slot) {
 
 }  // namespace
 
-Synic::Synic(const GuestMemory& memory, uint32_t vp_count, RequestSint request_sint)
-    : memory_(memory), vp_count_(vp_count), request_sint_(std::move(request_sint)) {}
+DirectSynic::DirectSynic(const GuestMemory& memory, RequestSint request_sint)
+    : memory_(memory), request_sint_(std::move(request_sint)) {}
 
-void Synic::SetRunning(bool running) {
+void DirectSynic::SetRunning(bool running) {
   running_ = running;
   DeliverAll();
 }
 
-void Synic::SetRegisters(uint32_t vp, const SynicRegisters& registers) {
+void DirectSynic::SetRegisters(uint32_t vp, const SynicRegisters& registers) {
   Vp& state = vps_[vp];
   state.registers = registers;
   Resolve(state);
   DeliverAll();
 }
 
-void Synic::MemoryChanged() {
+void DirectSynic::MemoryChanged() {
   for (auto& [number, vp] : vps_) Resolve(vp);
   DeliverAll();
 }
 
-void Synic::Resolve(Vp& vp) {
+void DirectSynic::Resolve(Vp& vp) {
   const bool enabled = (vp.registers.scontrol & kRegisterEnabled) != 0;
   const auto page_of = [&](uint64_t page_register) -> GuestRun {
     if (!enabled || (page_register & kRegisterEnabled) == 0) return {};
@@ -79,11 +79,11 @@ void Synic::Resolve(Vp& vp) {
   vp.event_flags_page = page_of(vp.registers.siefp);
 }
 
-bool Synic::Masked(const Vp& vp, uint8_t sint) const {
+bool DirectSynic::Masked(const Vp& vp, uint8_t sint) const {
   return sint == kSynicVmbusSint && (vp.registers.sint2 & kSintMasked) != 0;
 }
 
-void Synic::PostMessage(uint32_t vp, uint8_t sint, std::span<const std::byte> message) {
+void DirectSynic::PostMessage(uint32_t vp, uint8_t sint, std::span<const std::byte> message) {
   const SintKey key{vp, sint};
   Sint& source = FindOrRequest(key);
   source.messages.emplace_back(message.begin(), message.end());
@@ -91,17 +91,17 @@ void Synic::PostMessage(uint32_t vp, uint8_t sint, std::span<const std::byte> me
   Deliver(key, source);
 }
 
-void Synic::EndOfMessage(uint32_t vp, uint8_t sint) {
+void DirectSynic::EndOfMessage(uint32_t vp, uint8_t sint) {
   if (const auto found = sints_.find({vp, sint}); found != sints_.end()) {
     Deliver(found->first, found->second);
   }
 }
 
-void Synic::DeliverAll() {
+void DirectSynic::DeliverAll() {
   for (auto& [key, sint] : sints_) Deliver(key, sint);
 }
 
-void Synic::Deliver(const SintKey& key, Sint& sint) {
+void DirectSynic::Deliver(const SintKey& key, Sint& sint) {
   if (!running_ || !sint.irq) return;
   const auto found = vps_.find(key.first);
   if (found == vps_.end() || Masked(found->second, key.second)) return;
@@ -122,17 +122,17 @@ void Synic::Deliver(const SintKey& key, Sint& sint) {
   }
 }
 
-void Synic::DropMessagesOf(Sint& sint) {
+void DirectSynic::DropMessagesOf(Sint& sint) {
   queued_messages_ -= sint.messages.size();
   dropped_messages_ += sint.messages.size();
   sint.messages.clear();
 }
 
-void Synic::DropMessages() {
+void DirectSynic::DropMessages() {
   for (auto& [key, sint] : sints_) DropMessagesOf(sint);
 }
 
-void Synic::Acquire(uint32_t vp, OnReady on_ready) {
+void DirectSynic::Acquire(uint32_t vp, uint16_t, OnReady on_ready) {
   Sint& sint = FindOrRequest({vp, kSynicVmbusSint});
   if (sint.irq) {
     ++sint.users;
@@ -147,12 +147,12 @@ void Synic::Acquire(uint32_t vp, OnReady on_ready) {
   }
 }
 
-void Synic::Release(uint32_t vp) {
+void DirectSynic::Release(uint32_t vp, uint16_t) {
   const auto found = sints_.find({vp, kSynicVmbusSint});
   if (found != sints_.end() && found->second.users > 0) --found->second.users;
 }
 
-void Synic::SignalEvent(uint32_t vp, uint16_t flag) {
+void DirectSynic::SignalEvent(uint32_t vp, uint16_t flag) {
   if (!running_) return;
   const auto state = vps_.find(vp);
   const auto sint = sints_.find({vp, kSynicVmbusSint});
@@ -170,28 +170,28 @@ void Synic::SignalEvent(uint32_t vp, uint16_t flag) {
   }
 }
 
-Synic::Sint& Synic::FindOrRequest(const SintKey& key) {
+DirectSynic::Sint& DirectSynic::FindOrRequest(const SintKey& key) {
   if (const auto found = sints_.find(key); found != sints_.end()) return found->second;
   if (sints_.size() >= kIdleSintsMax) ForgetIdle();
   Sint& sint = sints_[key];
-  request_sint_(key.first, key.second);
+  request_sint_(*this, key.first, key.second);
   return sint;
 }
 
 // A guest may walk through all processors and sources; each costs descriptors.
-void Synic::ForgetIdle() {
+void DirectSynic::ForgetIdle() {
   std::erase_if(sints_, [](const auto& entry) {
     const Sint& sint = entry.second;
     return sint.irq && sint.users == 0 && sint.messages.empty();
   });
 }
 
-std::vector<Synic::OnReady> Synic::TakeWaiters(Sint& sint) {
+std::vector<Synic::OnReady> DirectSynic::TakeWaiters(Sint& sint) {
   waiters_ -= sint.waiting.size();
   return std::exchange(sint.waiting, {});
 }
 
-void Synic::SintReady(uint32_t vp, uint8_t sint, UniqueFd irq, std::shared_ptr<void> ack) {
+void DirectSynic::SintReady(uint32_t vp, uint8_t sint, UniqueFd irq, std::shared_ptr<void> ack) {
   const auto found = sints_.find({vp, sint});
   if (found == sints_.end()) return;
   Sint& source = found->second;
@@ -201,7 +201,7 @@ void Synic::SintReady(uint32_t vp, uint8_t sint, UniqueFd irq, std::shared_ptr<v
   EndOfMessage(vp, sint);
 }
 
-void Synic::SintRefused(uint32_t vp, uint8_t sint, const absl::Status& reason) {
+void DirectSynic::SintRefused(uint32_t vp, uint8_t sint, const absl::Status& reason) {
   const auto found = sints_.find({vp, sint});
   if (found == sints_.end()) return;
   const std::vector<OnReady> waiting = TakeWaiters(found->second);

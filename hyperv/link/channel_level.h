@@ -1,0 +1,97 @@
+// Level 2 of the link: the VMM has a VMBus of its own. Our devices are channels
+// on it, and the VMM tells us what the guest does with each.
+//
+// Trust: frames are the VMM's. Page frames, offsets and processors in them are
+// the guest's. Format: link_channel_format.h, README.md.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "hyperv/gpadl/gpadl_table.h"
+#include "hyperv/guest_memory/guest_memory.h"
+#include "hyperv/link/channel_requests.h"
+#include "hyperv/link/channel_wire.h"
+#include "hyperv/link/link_channel_codec.h"
+#include "hyperv/link/link_channels.h"
+#include "hyperv/link/link_exchange.h"
+#include "hyperv/link/link_level.h"
+
+namespace vmbfs::hyperv {
+
+// Bounds: kOffersMax offers, those included that were revoked and not released;
+// GPADLs and page frames as GpadlTable.
+class ChannelLevel final : public LinkLevel {
+ public:
+  static constexpr size_t kOffersMax = 2047;  // as many as a VMBus has
+
+  ChannelLevel(LinkExchange& exchange, const GuestMemory& memory, uint32_t vp_count);
+
+  // LinkLevel
+  LinkTypeLevel types() const override { return LinkTypeLevel::kChannel; }
+  absl::Status HandleFrame(LinkFrame& frame) override;
+  void Progress() override {}  // every request is answered as it comes
+  absl::Status AddDevice(std::shared_ptr<LinkDevice> device) override;
+  void RemoveDevice(const LinkDevice& device) override;
+  bool IsOpen(const LinkDevice& device) const override;
+  void MemoryChanged() override {}
+  void FaultUsersOf(uint32_t region) override;
+  void SetRunning(bool running) override { channels_->SetRunning(running); }
+  void Reset() override;
+  void Describe(LinkStatus& status) const override;
+
+ private:
+  struct Offered {
+    OfferId offer{};
+    OfferState state = OfferState::kOffering;
+    bool withdrawn = false;  // in kOffering: to be revoked as soon as it is known
+    uint32_t channel = 0;    // the VMM's name for it; from kClosed on
+    uint32_t relid = 0;
+
+    // In kOpening and kOpen.
+    LinkHeader open_request;
+    uint32_t target_vp = 0;
+    uint32_t ring_gpadl = 0;
+    std::span<const uint64_t> ring_page_frames;  // held in the GPADL table; or none
+    std::weak_ptr<ChannelWire> wire;
+    std::optional<LinkHeader> gpadl_del_request;  // waits for the ring
+  };
+
+  // Handlers of a request for a channel that exists.
+  absl::Status HandleGpadlAdd(LinkFrame& frame);
+  absl::Status HandleGpadlDel(const LinkFrame& frame);
+  absl::Status HandleOpen(LinkFrame& frame);
+  absl::Status HandleModify(LinkFrame& frame);
+  absl::Status HandleClose(const LinkFrame& frame);
+  absl::Status HandleRelease(const LinkFrame& frame);
+
+  absl::Status OfferAnswered(OfferId offer, const absl::Status& result, const LinkFrame& reply);
+  void Revoke(Offered& offered);
+  void OpenDone(OfferId offer, const absl::Status& result);
+  void CloseChannel(Offered& offered);
+  void LetGoOfRing(Offered& offered);
+
+  // The channel, if `request` may be done in its state; the VMM is told why not.
+  Offered* Admit(const LinkHeader& header, ChannelLevelRequest request, uint32_t vmm_channel);
+  absl::Status CheckProcessor(uint32_t guest_vp) const;
+  absl::Status AddGpadl(const LinkGpadlAdd& add, std::vector<uint64_t> page_frames);
+  // The guest is told of failure, the reason is noted.
+  void Fail(const LinkHeader& header, const absl::Status& reason);
+  void Refuse(const LinkHeader& header, const absl::Status& reason);
+
+  LinkExchange& exchange_;
+  const GuestMemory& memory_;
+  const uint32_t vp_count_;
+  uint64_t last_offer_ = 0;
+  std::map<OfferId, Offered> offers_;
+  std::map<uint32_t, OfferId> by_channel_;
+  GpadlTable gpadls_;
+  const std::shared_ptr<LinkChannels> channels_;
+};
+
+}  // namespace vmbfs::hyperv
