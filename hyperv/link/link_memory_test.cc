@@ -13,10 +13,12 @@
 
 #include "hyperv/guest_memory/guest_access.h"
 #include "hyperv/guest_memory/guest_memory.h"
+#include "hyperv/link/direct_synic.h"
 #include "hyperv/link/fake_device.h"
 #include "hyperv/link/link_harness.h"
 #include "hyperv/link/link_server.h"
-#include "hyperv/link/synic.h"
+#include "hyperv/link/test_frames.h"
+#include "hyperv/link/test_vmm.h"
 
 namespace vmbfs::hyperv {
 namespace {
@@ -189,7 +191,7 @@ class SynicMemoryTest : public ::testing::Test {
     synic_.SetRunning(true);
     synic_.SetRegisters(
         0, {.scontrol = 1, .siefp = kEventPage | 1, .simp = kMessagePage | 1, .sint2 = 0x41});
-    synic_.Acquire(0, [](const absl::Status&) {});
+    synic_.Acquire(0, 1, [](const absl::Status&) {});
     synic_.SintReady(0, 2, UniqueFd(::dup(irq_.get())), nullptr);
   }
 
@@ -213,7 +215,7 @@ class SynicMemoryTest : public ::testing::Test {
   UniqueFd fd_;
   UniqueFd irq_;
   GuestMemory memory_{GuestMemoryOptions{.allow_unsealed = true}};
-  Synic synic_{memory_, 1, [](uint32_t, uint8_t) {}};
+  DirectSynic synic_{memory_, [](DirectSynic&, uint32_t, uint8_t) {}};
 };
 
 TEST_F(SynicMemoryTest, MessageWaitsWhileItsPageIsAbsentSinceItVanished) {

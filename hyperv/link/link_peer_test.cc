@@ -24,6 +24,8 @@
 #include "hyperv/file_descriptor/unique_fd.h"
 #include "hyperv/link/fake_device.h"
 #include "hyperv/link/link_harness.h"
+#include "hyperv/link/test_frames.h"
+#include "hyperv/link/test_vmm.h"
 
 namespace vmbfs::hyperv {
 namespace {
