@@ -21,8 +21,9 @@ absl::StatusOr<BasicIncomingRing<Memory>> BasicIncomingRing<Memory>::Open(
   const auto out = memory.LoadIndex(ControlWord::kOut, std::memory_order_relaxed);
   if (!out.ok()) return out.status();
   BasicIncomingRing ring(std::move(memory), masking, *in, *out);
-  ring.memory_.Store(ControlWord::kInterruptMask, masking == InterruptMasking::kWhileBusy ? 1 : 0,
-                     std::memory_order_relaxed);
+  // Fenced: a reader that never masks may arm and sleep next, and a reader
+  // before it may have left the mask set.
+  ring.memory_.Store(ControlWord::kInterruptMask, ring.masked_ ? 1 : 0, std::memory_order_seq_cst);
   return ring;
 }
 
