@@ -86,22 +86,29 @@ void ExploredProcessor::SetWordInMemory(ExploredMachine& machine, ControlWord wo
   std::memcpy(machine.memory.data() + WordIndex(word) * kWordBytes, &value, kWordBytes);
 }
 
-bool ExploredProcessor::Drain(ExploredMachine& machine, size_t side, uint32_t data_bytes,
+bool ExploredProcessor::CanDrain(const ExploredMachine::Side& side) {
+  for (std::string_view stores = side.stores; !stores.empty();) {
+    const WaitingStore store = FirstStore(stores);
+    if (store.position < kDataPosition) return true;
+    stores.remove_prefix(kStoreHeaderBytes + store.bytes.size());
+  }
+  return false;
+}
+
+void ExploredProcessor::Drain(ExploredMachine& machine, size_t side, uint32_t data_bytes,
                               std::vector<std::string>* trace) {
   std::string& stores = machine.sides[side].stores;
-  if (stores.empty()) return false;
-  const auto [position, fenced, bytes] = FirstStore(stores);
-  Write(machine, position, bytes, data_bytes);
-  if (trace != nullptr) {
-    const std::string what =
-        position < kDataPosition
-            ? absl::StrCat(Name(kWords[position / kWordBytes]), " = ",
-                           WordInMemory(machine, kWords[position / kWordBytes]))
-            : absl::StrCat("data at ", position - kDataPosition);
-    trace->push_back(absl::StrCat(SideName(side), "'s store reaches memory: ", what));
+  for (bool is_word = false; !is_word;) {
+    const WaitingStore store = FirstStore(stores);
+    Write(machine, store.position, store.bytes, data_bytes);
+    is_word = store.position < kDataPosition;
+    if (is_word && trace != nullptr) {
+      const ControlWord word = kWords[store.position / kWordBytes];
+      trace->push_back(absl::StrCat(SideName(side), "'s store reaches memory: ", Name(word), " = ",
+                                    WordInMemory(machine, word)));
+    }
+    stores.erase(0, kStoreHeaderBytes + store.bytes.size());
   }
-  stores.erase(0, kStoreHeaderBytes + bytes.size());
-  return true;
 }
 
 void ExploredProcessor::Start(ExploredMachine& machine, uint32_t choice,
@@ -228,7 +235,7 @@ void ExploredProcessor::Store(ControlWord word, uint32_t value, bool fenced) {
 
 void ExploredProcessor::Fence() {
   if (WasDone(Reach::kShared)) return;
-  if (!side().stores.empty()) throw Suspended{};
+  if (CanDrain(side())) throw Suspended{};
   Remember(nullptr, 0);
   Trace("fence");
 }
@@ -246,7 +253,6 @@ void ExploredProcessor::CopyOut(uint32_t offset, std::span<std::byte> to) {
 
 void ExploredProcessor::CopyIn(uint32_t offset, std::span<const std::byte> from) {
   if (from.empty() || WasDone(Reach::kPrivate)) return;
-  // Pieces of one packet go to memory as one: half a packet tells no more than none.
   Enqueue(kDataPosition + offset, false, from.data(), from.size());
   Remember(nullptr, 0);
   Trace(absl::StrCat("copies ", from.size(), " bytes of data to ", offset));

@@ -81,8 +81,13 @@ class ExploredProcessor {
   // Whether a new operation was done.
   bool operated() const { return operated_; }
 
-  // Moves the oldest waiting store of `side` to memory; false if there is none.
-  static bool Drain(ExploredMachine& machine, size_t side, uint32_t data_bytes,
+  // Whether a word waits to be stored.
+  static bool CanDrain(const ExploredMachine::Side& side);
+  // Moves the oldest waiting word of `side` to memory. Bytes of packets go
+  // along with the word behind them, as late as can be: who reads them before
+  // sees what shows, kScribble.
+  // REQUIRES: CanDrain.
+  static void Drain(ExploredMachine& machine, size_t side, uint32_t data_bytes,
                     std::vector<std::string>* trace);
   static std::string NewMemory(uint32_t data_bytes);
   static uint32_t WordInMemory(const ExploredMachine& machine, ControlWord word);

@@ -27,7 +27,9 @@ std::byte PayloadByte(uint64_t number) { return static_cast<std::byte>(0xA0 + nu
 
 template <typename T>
 T Checked(ExploredProcessor& processor, absl::StatusOr<T> result) {
-  if (!result.ok()) processor.Fail(std::string(result.status().message()));
+  if (!result.ok()) {
+    processor.Fail(absl::StrCat("the ring is refused: ", result.status().message()));
+  }
   return *std::move(result);
 }
 

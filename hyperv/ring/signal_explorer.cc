@@ -29,10 +29,9 @@ class Numbered {
   std::vector<Value> values_;
 };
 
-using Programs = std::array<std::shared_ptr<const ExploredSide>, 2>;
 struct State {
   ExploredMachine machine;
-  Programs programs;
+  std::array<uint32_t, 2> programs{};  // by number
 };
 
 // A state as numbers of its parts: memory, signals, and three for each side.
@@ -56,8 +55,8 @@ class Explorer {
     ExploredProcessor::SetWordInMemory(start_.machine, ControlWord::kOut, exploration.start_index);
     ExploredProcessor::SetWordInMemory(start_.machine, ControlWord::kInterruptMask,
                                        exploration.old_mask);
-    start_.programs = {MakeExploredWriter(exploration.writer),
-                       MakeExploredReader(exploration.reader)};
+    start_.programs = {AddProgram(kWriterSide, MakeExploredWriter(exploration.writer)),
+                       AddProgram(kReaderSide, MakeExploredReader(exploration.reader))};
   }
 
   SignalFindings Run() {
@@ -79,17 +78,20 @@ class Explorer {
     Step step;
   };
 
+  uint32_t AddProgram(size_t side, std::unique_ptr<const ExploredSide> program) {
+    const std::string key = absl::StrCat(side, " ", program->Key());
+    return programs_.Add(key, std::move(program));
+  }
+
   PackedState Pack(const State& state) {
-    PackedState packed = {memories_.Add(state.machine.memory, state.machine.memory), 0};
+    PackedState packed = {memories_.Add(state.machine.memory, state.machine.memory)};
     for (size_t i = 0; i < 2; ++i) {
       const ExploredMachine::Side& side = state.machine.sides[i];
       packed[1] |= (side.signalled ? 1u : 0u) << i;
       packed[2 + 3 * i] = stores_.Add(side.stores, side.stores);
-      const std::string call =
-          absl::StrCat(std::string(1, static_cast<char>(side.operations)), side.seen);
+      const std::string call = static_cast<char>(side.operations) + side.seen;
       packed[3 + 3 * i] = calls_.Add(call, call);
-      packed[4 + 3 * i] =
-          programs_.Add(absl::StrCat(i, " ", state.programs[i]->Key()), state.programs[i]);
+      packed[4 + 3 * i] = state.programs[i];
     }
     return packed;
   }
@@ -104,7 +106,7 @@ class Explorer {
       const std::string& call = calls_[packed[3 + 3 * i]];
       side.operations = static_cast<uint8_t>(call[0]);
       side.seen = call.substr(1);
-      state.programs[i] = programs_[packed[4 + 3 * i]];
+      state.programs[i] = packed[4 + 3 * i];
     }
     return state;
   }
@@ -120,10 +122,11 @@ class Explorer {
   // Throws ExploredProcessor::Failed.
   bool Take(State& state, const Step& step, std::vector<std::string>* trace) {
     if (step.drain) {
-      return ExploredProcessor::Drain(state.machine, step.side, data_bytes_, trace);
+      ExploredProcessor::Drain(state.machine, step.side, data_bytes_, trace);
+      return true;
     }
     ExploredProcessor& processor = processors_[step.side];
-    const std::unique_ptr<ExploredSide> program = state.programs[step.side]->Clone();
+    std::unique_ptr<ExploredSide> program = programs_[state.programs[step.side]]->Clone();
     processor.Start(state.machine, step.choice, trace);
     try {
       program->Call(processor);
@@ -133,7 +136,7 @@ class Explorer {
     ExploredMachine::Side& side = state.machine.sides[step.side];
     side.seen.clear();
     side.operations = 0;
-    state.programs[step.side] = std::shared_ptr<const ExploredSide>(program->Clone());
+    state.programs[step.side] = AddProgram(step.side, std::move(program));
     return true;
   }
 
@@ -143,7 +146,9 @@ class Explorer {
     if (std::string fault = FaultOf(state); !fault.empty()) return Report(std::move(fault), node);
     size_t taken = 0;
     for (uint8_t side = 0; side < 2; ++side) {
-      taken += Try(state, node, {side, true, 0});
+      if (ExploredProcessor::CanDrain(state.machine.sides[side])) {
+        taken += Try(state, node, {side, true, 0});
+      }
       uint32_t choices = 1;
       for (uint8_t choice = 0; choice < choices; ++choice) {
         taken += Try(state, node, {side, false, choice});
@@ -166,9 +171,9 @@ class Explorer {
     return true;
   }
 
-  static bool Asleep(const State& state, size_t side) {
+  bool Asleep(const State& state, size_t side) const {
     const ExploredMachine::Side& there = state.machine.sides[side];
-    return state.programs[side]->Sleeps() && there.operations == 0 && !there.signalled;
+    return programs_[state.programs[side]]->Sleeps() && there.operations == 0 && !there.signalled;
   }
 
   void Count(const State& state) {
@@ -183,7 +188,7 @@ class Explorer {
 
   std::string FaultOf(const State& state) const {
     const auto& sides = state.machine.sides;
-    if (!sides[0].stores.empty() || !sides[1].stores.empty()) return "";
+    if (ExploredProcessor::CanDrain(sides[0]) || ExploredProcessor::CanDrain(sides[1])) return "";
     const auto word = [&state](ControlWord which) {
       return ExploredProcessor::WordInMemory(state.machine, which);
     };
@@ -218,7 +223,7 @@ class Explorer {
   Numbered<std::string> memories_;
   Numbered<std::string> stores_;
   Numbered<std::string> calls_;
-  Numbered<std::shared_ptr<const ExploredSide>> programs_;
+  Numbered<std::unique_ptr<const ExploredSide>> programs_;
   absl::flat_hash_map<PackedState, uint32_t> known_;
   std::vector<PackedState> nodes_;  // in the order they were found
   std::vector<Origin> origins_;     // how each was reached
