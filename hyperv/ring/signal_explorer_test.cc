@@ -39,12 +39,12 @@ std::string Story(const SignalFindings& findings) {
   return story;
 }
 
-// A ring of 56 bytes is full with two packets of 24 bytes, or nearly with one
-// of 32; one of 64 is full with one of each.
+// Two packets of 32 bytes fill this ring, and wrap at each of its offsets.
 SignalExploration Small(InterruptMasking masking, uint32_t packets_a_publish = 1,
                         uint32_t packets_a_consume = 1) {
   SignalExploration exploration;
-  exploration.data_bytes = 56;
+  exploration.data_bytes = 72;
+  exploration.writer.payload_bytes = {8};
   exploration.reader.masking = masking;
   exploration.writer.packets_a_publish = packets_a_publish;
   exploration.reader.packets_a_consume = packets_a_consume;
@@ -108,12 +108,14 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"NeverMaskingTwoOfBoth", Small(kNever, 2, 2)},
                       Case{"MaskingRequestClearedWithRoom", ClearedWithRoom(kWhileBusy)},
                       Case{"NeverMaskingRequestClearedWithRoom", ClearedWithRoom(kNever)},
-                      Case{"MaskingRingOfOnePacket", Sized(48, {0, 8})},
-                      Case{"MaskingFilledToTheByte", Sized(64, {0, 8})},
-                      Case{"MaskingThreePackets", Sized(96, {0})},
+                      // 24 or 32 bytes in any order.
+                      Case{"MaskingTwoSizes", Sized(56, {0, 8})},
+                      Case{"NeverMaskingTwoSizes", Sized(56, {0, 8}, kNever)},
+                      Case{"MaskingOnePacketAtATime", Sized(48, {8})},
                       Case{"MaskingLargePackets", Sized(96, {16})},
-                      Case{"MaskingAsksForMoreThanItNeeds", Sized(168, {0})},
-                      Case{"NeverMaskingAsksForMoreThanItNeeds", Sized(168, {0}, kNever)},
+                      // A quarter of the ring is more than a packet of 24 bytes.
+                      Case{"MaskingAsksForMoreThanItNeeds", Sized(120, {0})},
+                      Case{"NeverMaskingAsksForMoreThanItNeeds", Sized(120, {0}, kNever)},
                       Case{"MaskingAfterAReaderThatMasked", After(1, 40, kWhileBusy)},
                       Case{"NeverMaskingAfterAReaderThatMasked", After(1, 40, kNever)}),
     NameOf);
@@ -234,7 +236,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 INSTANTIATE_TEST_SUITE_P(Packets, BrokenRuleTest,
                          ::testing::Values(Case{"RoomNotChecked", RoomNotChecked(Small(kWhileBusy)),
-                                                "packet"}),
+                                                "the ring is refused"}),
                          NameOf);
 
 class CoveredRuleTest : public ::testing::TestWithParam<Case> {};
