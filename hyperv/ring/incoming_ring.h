@@ -34,15 +34,19 @@ enum class InterruptMasking {
 // Bounds: a call handles one packet; nothing is allocated but on errors.
 // Errors: kInvalidArgument is the peer's fault, and nothing has moved: stop
 // using the ring.
-class IncomingRing {
+//
+// `Memory` is RingMemory, or what takes its place in the model check of the
+// signal rules (signal_explorer.h).
+template <typename Memory>
+class BasicIncomingRing {
  public:
   // Takes the ring up where its control page says: indices that are not 0 are
   // honoured, packets that are there already are read.
   //
   // Errors: kInvalidArgument when an index is not below the data area's size
   // or not a multiple of 8.
-  static absl::StatusOr<IncomingRing> Open(RingMemory memory,
-                                           InterruptMasking masking = InterruptMasking::kWhileBusy);
+  static absl::StatusOr<BasicIncomingRing> Open(
+      Memory memory, InterruptMasking masking = InterruptMasking::kWhileBusy);
 
   // The next packet, checked, which stays the next one until Advance; nullopt
   // when the ring is empty.
@@ -89,6 +93,9 @@ class IncomingRing {
   // Where the next packet is read, and up to where space was given back.
   uint32_t cursor() const { return cursor_; }
   uint32_t out() const { return out_; }
+  // The peer's index as last seen, and the mask as last written.
+  uint32_t in() const { return in_; }
+  bool masked() const { return masked_; }
   uint32_t data_bytes() const { return memory_.data_bytes(); }
 
   // Advanced over since Open; bytes with descriptors and trailers.
@@ -96,21 +103,32 @@ class IncomingRing {
   uint64_t bytes() const { return bytes_; }
 
  private:
-  IncomingRing(RingMemory memory, InterruptMasking masking, uint32_t in, uint32_t out)
-      : memory_(std::move(memory)), masking_(masking), in_(in), cursor_(out), out_(out) {}
+  BasicIncomingRing(Memory memory, InterruptMasking masking, uint32_t in, uint32_t out)
+      : memory_(std::move(memory)),
+        masking_(masking),
+        masked_(masking == InterruptMasking::kWhileBusy),
+        in_(in),
+        cursor_(out),
+        out_(out) {}
 
   absl::Status ReloadIn(std::memory_order order);
   absl::StatusOr<PacketView> ParseAtCursor(uint32_t available_bytes) const;
+  // Copies a header out of the ring: once, and what is used is the copy.
+  template <typename Header>
+  Header CopyHeader(uint32_t offset) const;
   uint32_t At(size_t bytes_behind_cursor) const;
 
-  RingMemory memory_;
+  Memory memory_;
   InterruptMasking masking_;
-  bool masked_ = true;  // with kWhileBusy: the mask as last written
-  uint32_t in_;         // the peer's index as last seen, checked
-  uint32_t cursor_;     // where the next packet starts
-  uint32_t out_;        // as published
+  bool masked_;      // the mask as last written
+  uint32_t in_;      // the peer's index as last seen, checked
+  uint32_t cursor_;  // where the next packet starts
+  uint32_t out_;     // as published
   uint64_t packets_ = 0;
   uint64_t bytes_ = 0;
 };
+
+extern template class BasicIncomingRing<RingMemory>;
+using IncomingRing = BasicIncomingRing<RingMemory>;
 
 }  // namespace vmbfs::hyperv

@@ -107,6 +107,7 @@ TEST_P(IncomingRingTest, VersionRequestOfTheSpecificationIsRead) {
   EXPECT_FALSE(next->has_value());
 }
 
+// Statement 53.
 TEST_P(IncomingRingTest, PacketsThatWaitBehindNonZeroIndicesAreReadAfterOpen) {
   SetWord(ControlWord::kIn, 0x30);
   SetWord(ControlWord::kOut, 0x30);
@@ -119,6 +120,7 @@ TEST_P(IncomingRingTest, PacketsThatWaitBehindNonZeroIndicesAreReadAfterOpen) {
   EXPECT_EQ(Word(ControlWord::kOut), 0x30u + 72u);
 }
 
+// Statement 54.
 TEST_P(IncomingRingTest, EverySizeIsReadAtSomeOffsets) {
   for (const uint32_t start : {8u, kDataBytes - 24u}) {
     IncomingRing ring = OpenAt(start);
@@ -132,6 +134,7 @@ TEST_P(IncomingRingTest, EverySizeIsReadAtSomeOffsets) {
   EXPECT_TRUE(pages_.OutsideIsUntouched());
 }
 
+// Statement 54.
 TEST_P(IncomingRingTest, PacketsWrapAtEveryOffset) {
   for (uint32_t start = 0; start < kDataBytes; start += 8) {
     for (const size_t ring_bytes : {size_t{24}, size_t{32}, size_t{64}, size_t{kDataBytes - 8}}) {
@@ -174,6 +177,7 @@ TEST_P(IncomingRingTest, PayloadLargerThanTheBufferStaysInTheRing) {
   ExpectNext(ring, packet);
 }
 
+// Statement 60.
 TEST_P(IncomingRingTest, CorruptIndicesRefuseTheOpen) {
   for (const ControlWord word : {ControlWord::kIn, ControlWord::kOut}) {
     for (const uint32_t index : {4u, kDataBytes, kDataBytes + 8, 0xFFFFFFF8u}) {
@@ -186,6 +190,7 @@ TEST_P(IncomingRingTest, CorruptIndicesRefuseTheOpen) {
   }
 }
 
+// Statement 60.
 TEST_P(IncomingRingTest, CorruptInIsRefusedWithoutMoving) {
   for (const uint32_t index : {1u, 4u, kDataBytes - 4, kDataBytes, 0x80000000u, 0xFFFFFFFFu}) {
     IncomingRing ring = OpenAt(16);
@@ -212,6 +217,7 @@ TEST_P(IncomingRingTest, FewerBytesThanAPacketHasAreRefused) {
   }
 }
 
+// Statement 60.
 TEST_P(IncomingRingTest, CorruptDescriptorsAreRefusedWithoutMoving) {
   const std::array<std::string_view, 13> descriptors = {
       "00 00 02 00 03 00 00 00",  // type 0
@@ -266,6 +272,7 @@ TEST_P(IncomingRingTest, ExtraHeadersAreCheckedAcrossTheWrap) {
   }
 }
 
+// Statement 57.
 TEST_P(IncomingRingTest, WaitingWriterIsSignalledExactlyWhenItsSpaceIsCrossed) {
   constexpr uint32_t kPacketBytes = 1016;
   constexpr int kPackets = 8;  // 8,128 of 8,192: 56 bytes are free
@@ -304,6 +311,7 @@ TEST_P(IncomingRingTest, WaitingWriterIsSignalledExactlyWhenItsSpaceIsCrossed) {
   }
 }
 
+// Statement 57.
 TEST_P(IncomingRingTest, SizeLessOneMeansCompletelyEmpty) {
   IncomingRing ring = OpenAt(0);
   Produce(PacketOf(24, 0));

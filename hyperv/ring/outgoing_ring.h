@@ -29,14 +29,17 @@ namespace vmbfs::hyperv {
 // allocates but on errors.
 // Errors: kInvalidArgument is the peer's fault, and nothing has moved: stop
 // using the ring.
-class OutgoingRing {
+//
+// `Memory` as for BasicIncomingRing.
+template <typename Memory>
+class BasicOutgoingRing {
  public:
   // Takes the ring up where its control page says, and announces that its
   // reader on our side honours pending send sizes.
   //
   // Errors: kInvalidArgument when an index is not below the data area's size
   // or not a multiple of 8.
-  static absl::StatusOr<OutgoingRing> Open(RingMemory memory);
+  static absl::StatusOr<BasicOutgoingRing> Open(Memory memory);
 
   // The largest payload that may be reserved.
   size_t payload_bytes_max() const;
@@ -84,14 +87,15 @@ class OutgoingRing {
   uint64_t bytes() const { return bytes_; }
 
  private:
-  OutgoingRing(RingMemory memory, uint32_t in) : memory_(std::move(memory)), in_(in), cursor_(in) {}
+  BasicOutgoingRing(Memory memory, uint32_t in)
+      : memory_(std::move(memory)), in_(in), cursor_(in) {}
 
   absl::StatusOr<bool> Fits(size_t payload_bytes) const;
   // Where a part of the reserved payload starts in the data area.
   uint32_t Reserved(size_t offset, size_t bytes) const;
   uint32_t At(size_t bytes_behind_cursor) const;
 
-  RingMemory memory_;
+  Memory memory_;
   uint32_t in_;      // as published
   uint32_t cursor_;  // where the next packet starts
   std::optional<size_t> reserved_payload_bytes_;
@@ -99,5 +103,8 @@ class OutgoingRing {
   uint64_t packets_ = 0;
   uint64_t bytes_ = 0;
 };
+
+extern template class BasicOutgoingRing<RingMemory>;
+using OutgoingRing = BasicOutgoingRing<RingMemory>;
 
 }  // namespace vmbfs::hyperv

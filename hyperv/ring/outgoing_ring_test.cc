@@ -179,6 +179,7 @@ TEST_P(OutgoingRingTest, SpaceIsCountedToTheByte) {
   }
 }
 
+// Statement 56.
 TEST_P(OutgoingRingTest, SignalIsDueIffTheReaderDrainedTheRingAndIsNotMasked) {
   for (const uint32_t mask : {0u, 1u, 0xFFFFFFFFu}) {
     for (const bool drained : {false, true}) {
@@ -194,6 +195,7 @@ TEST_P(OutgoingRingTest, SignalIsDueIffTheReaderDrainedTheRingAndIsNotMasked) {
   }
 }
 
+// Statement 60.
 TEST_P(OutgoingRingTest, CorruptIndicesAreRefusedWithoutMoving) {
   for (const uint32_t index : {1u, 4u, kDataBytes - 4, kDataBytes, 0x80000000u, 0xFFFFFFFFu}) {
     for (const ControlWord word : {ControlWord::kIn, ControlWord::kOut}) {
@@ -225,6 +227,7 @@ TEST_P(OutgoingRingTest, InThatThePeerOverwritesIsNotReadAgain) {
   EXPECT_EQ(Word(ControlWord::kIn), 32u);
 }
 
+// Statement 58.
 TEST_P(OutgoingRingTest, RequestForSpaceIsAtLeastAQuarterAndNeverUnsatisfiable) {
   OutgoingRing ring = OpenAt(0);
   EXPECT_TRUE(*ring.RequestSpace(8));
