@@ -355,7 +355,9 @@ LinkPostWire PostOf(uint64_t post_seq, std::span<const std::byte> message) {
   wire.connection = 1;
   wire.type = 1;
   wire.size = static_cast<uint32_t>(message.size());
-  std::memcpy(wire.payload, message.data(), std::min<size_t>(message.size(), 240));
+  for (size_t i = 0; i < std::min<size_t>(message.size(), 240); ++i) {
+    wire.payload[i] = std::to_integer<uint8_t>(message[i]);
+  }
   return wire;
 }
 
