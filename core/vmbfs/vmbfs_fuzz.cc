@@ -186,11 +186,11 @@ Bytes TakeMessage(FuzzInput& input) {
       return Join({Header(3), TakePath(input)});
     case 2:
     case 3:
-      return Join({Header(5), LittleEndian(input.U16(), 4), LittleEndian(input.U16(), 8),
-                   TakePath(input)});
+      return Join(
+          {Header(5), LittleEndian(input.U16(), 4), LittleEndian(input.U16(), 8), TakePath(input)});
     case 4:
-      return Join({Header(5), LittleEndian(input.U32(), 4), LittleEndian(input.U64(), 8),
-                   TakePath(input)});
+      return Join(
+          {Header(5), LittleEndian(input.U32(), 4), LittleEndian(input.U64(), 8), TakePath(input)});
     case 5:
       return Join({Header(7), LittleEndian(1, 4), LittleEndian(input.U32(), 4),
                    LittleEndian(input.U64(), 8), LittleEndian(0, 8), TakePath(input)});
@@ -207,8 +207,8 @@ Bytes TakeMessage(FuzzInput& input) {
 }
 
 void CheckCounters(const VmbfsDeviceStatus& status, uint64_t answers) {
-  const uint64_t requests = status.version_requests + status.info_requests +
-                            status.read_requests + status.rdma_requests;
+  const uint64_t requests =
+      status.version_requests + status.info_requests + status.read_requests + status.rdma_requests;
   Require(requests == answers, "every answered request is counted once");
   Require(status.bad_requests + status.not_found <= answers && status.host_errors == 0,
           "so are refusals");

@@ -94,9 +94,9 @@ class GuestModel {
       Require(message.size() == 16 || (supported && message.size() == 20), "VersionResponse");
       return;
     }
-    static const std::map<uint64_t, size_t> kBytes = {
-        {1, 196}, {2, 12}, {4, 8},   {6, 20},  {10, 20}, {12, 12},
-        {17, 8},  {20, 12}, {23, 44}, {24, 16}, {26, 9},  {28, 8}};
+    static const std::map<uint64_t, size_t> kBytes = {{1, 196}, {2, 12},  {4, 8},  {6, 20},
+                                                      {10, 20}, {12, 12}, {17, 8}, {20, 12},
+                                                      {23, 44}, {24, 16}, {26, 9}, {28, 8}};
     const auto bytes = kBytes.find(type);
     Require(bytes != kBytes.end() && message.size() == bytes->second,
             "a host's message of exactly its size");
@@ -118,7 +118,7 @@ class GuestModel {
 
   std::map<uint64_t, uint64_t> posted_;  // by type, the valid and the mangled
   std::map<uint64_t, uint64_t> told_;
-  std::map<uint64_t, bool> held_;        // channel id -> rescinded
+  std::map<uint64_t, bool> held_;  // channel id -> rescinded
   std::set<uint64_t> maybe_released_;
   bool may_speak_ = false;
 };
@@ -335,7 +335,8 @@ class BusFuzzer {
     std::vector<std::byte> message = ValidMessage(action);
     const uint8_t mangling = input_.U8();
     if (mangling >= 240) message.resize(input_.U8());
-    for (int flips = mangling % 64 < 4 ? mangling % 64 : 0; flips > 0 && !message.empty(); --flips) {
+    for (int flips = mangling % 64 < 4 ? mangling % 64 : 0; flips > 0 && !message.empty();
+         --flips) {
       const size_t at = input_.U8() % message.size();
       message[at] ^= static_cast<std::byte>(1u << input_.Below(8));
     }

@@ -65,7 +65,8 @@ class FuzzInput {
 // what must hold.
 inline void Require(bool holds, const char* rule,
                     std::source_location where = std::source_location::current()) {
-  if (holds) [[likely]] return;
+  if (holds) [[likely]]
+    return;
   std::fprintf(stderr, "%s:%u: broken rule: %s\n", where.file_name(), where.line(), rule);
   std::abort();
 }

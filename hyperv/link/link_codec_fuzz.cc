@@ -135,11 +135,11 @@ void CheckPayloads(std::span<const std::byte> payload) {
   }
   const auto eom = ParseEom(payload);
   Require(eom.ok() == (size == 8 && At(payload, 4, 4) <= 15), "EOM");
-  if (eom.ok()) Require(eom->vp == At(payload, 0, 4) && eom->sint == At(payload, 4, 4), "its fields");
+  if (eom.ok())
+    Require(eom->vp == At(payload, 0, 4) && eom->sint == At(payload, 4, 4), "its fields");
   Require(ParseEmpty(payload).ok() == payload.empty(), "no payload");
 
-  const bool error_legal =
-      size >= 8 && At(payload, 4, 4) <= 1024 && At(payload, 4, 4) == size - 8;
+  const bool error_legal = size >= 8 && At(payload, 4, 4) <= 1024 && At(payload, 4, 4) == size - 8;
   const absl::Status error = ParseErrorReply(payload);
   Require(absl::IsFailedPrecondition(error) == error_legal, "an ERROR's payload");
   Require(error_legal || absl::IsInvalidArgument(error), "or it is broken");

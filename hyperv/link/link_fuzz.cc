@@ -6,9 +6,9 @@
 // Server and VMM share one thread: an input means the same each time.
 // Input: actions, a byte each and what they need.
 
-#include <sys/eventfd.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -132,6 +132,7 @@ class SharedPages {
     data_ = static_cast<std::byte*>(mapped);
   }
   void Clear() { std::memset(data_, 0, bytes_); }
+  std::vector<std::byte> Copy() const { return {data_, data_ + bytes_}; }
   std::byte* at(size_t offset) const { return data_ + offset % bytes_; }
   uint32_t Word(size_t offset) const {
     uint32_t word = 0;
@@ -407,7 +408,20 @@ class LinkFuzzer {
             const std::vector<int>& descriptors = {}) {
     const bool always = number == 0x01 || number == 0x03 || (number >= 0x05 && number <= 0x07);
     if (!greeted_) broken_ = true;
-    vmm_.Send(0x564C0000 | number, payload, need_ack || always, descriptors, need_ack ? 2 : 0);
+    if (number == 0x04 || number == 0x06) paused_ = false;
+    CheckPause([&] {
+      vmm_.Send(0x564C0000 | number, payload, need_ack || always, descriptors, need_ack ? 2 : 0);
+    });
+    if (number == 0x05) paused_ = true;
+  }
+  // While the VM is paused nothing writes to its memory.
+  template <typename Action>
+  void CheckPause(Action action) {
+    if (!paused_) return action();
+    const auto ram = Ram().Copy();
+    const auto rings = Rings().Copy();
+    action();
+    Require(ram == Ram().Copy() && rings == Rings().Copy(), "a paused VM's memory is not written");
   }
   void SendHello() {
     if (std::exchange(greeted_, true)) broken_ = true;
@@ -464,7 +478,7 @@ class LinkFuzzer {
         return Send(0x23, WireBytes(wire), input_.OneIn(2));
       }
       case 14:
-        return vmm_.RingDoorbell(0x2001);
+        return CheckPause([&] { vmm_.RingDoorbell(0x2001); });
       case 15:
       case 16:
         return WriteGuestMemory();
@@ -540,9 +554,9 @@ class LinkFuzzer {
     const uint32_t number = input_.U8();
     const auto flags = static_cast<uint16_t>(input_.OneIn(4) ? input_.U8() : input_.U8() % 6);
     std::vector<int> descriptors(input_.Below(8) == 0 ? input_.Below(6) : 0, Rings().fd());
-    std::vector<std::byte> frame = FrameBytes(0x564C0000 | number, flags,
-                                              static_cast<uint16_t>(descriptors.size()),
-                                              input_.U8(), input_.Bytes(input_.U8()));
+    std::vector<std::byte> frame =
+        FrameBytes(0x564C0000 | number, flags, static_cast<uint16_t>(descriptors.size()),
+                   input_.U8(), input_.Bytes(input_.U8()));
     const uint8_t mangling = input_.U8();
     if (mangling < 64) frame[input_.U8() % frame.size()] ^= static_cast<std::byte>(mangling);
     if (mangling > 200) frame.resize(input_.U8() % frame.size());
@@ -582,6 +596,7 @@ class LinkFuzzer {
   bool greeted_ = false;
   bool broken_ = false;    // a rule was broken: the connection has to end
   bool doubtful_ = false;  // it may
+  bool paused_ = false;
   uint64_t posts_sent_ = 0;
   uint64_t posts_dropped_ = 0;  // up to this one
 };

@@ -32,13 +32,22 @@ struct Row {
   uint32_t version_min;  // 0: always
   uint32_t feature;
 };
-constexpr Row kRows[] = {
-    {3, 8, 13, 0},           {5, 148, 13, 0},           {7, 12, 13, 0},
-    {8, 20, 13, 0},          {9, 16, 13, 0},            {11, 16, 13, 0},
-    {13, 12, 13, 0},         {14, 40, 0, 0},            {16, 8, 13, 0},
-    {18, 28, 0x00040000, 0}, {19, 20, 0, 0},            {21, 40, 0x00040000, 0},
-    {22, 16, 0x00040001, 0}, {25, 24, 0x00060000, 0x4}, {27, 8, 0x00060000, 0x20},
-    {29, 8, 0x00060000, 0x20}};
+constexpr Row kRows[] = {{3, 8, 13, 0},
+                         {5, 148, 13, 0},
+                         {7, 12, 13, 0},
+                         {8, 20, 13, 0},
+                         {9, 16, 13, 0},
+                         {11, 16, 13, 0},
+                         {13, 12, 13, 0},
+                         {14, 40, 0, 0},
+                         {16, 8, 13, 0},
+                         {18, 28, 0x00040000, 0},
+                         {19, 20, 0, 0},
+                         {21, 40, 0x00040000, 0},
+                         {22, 16, 0x00040001, 0},
+                         {25, 24, 0x00060000, 0x4},
+                         {27, 8, 0x00060000, 0x20},
+                         {29, 8, 0x00060000, 0x20}};
 
 class Message {
  public:
@@ -153,7 +162,8 @@ struct FieldCheck {
   // Requests that came later: their type must be in the table at least.
   template <typename Other>
   void operator()(const Other&) const {
-    Require(std::ranges::find(kRows, message.U32(0), &Row::type) != std::end(kRows), "a known type");
+    Require(std::ranges::find(kRows, message.U32(0), &Row::type) != std::end(kRows),
+            "a known type");
   }
 };
 
@@ -198,7 +208,8 @@ void CheckBuilders(uint32_t a, uint32_t b, uint32_t c, std::span<const std::byte
   const HostMessage built = BuildOfferChannel(offer);
   const Message message(built);
   Require(message.size() == 196 && message.At(0, 8) == 1, "an offer has 196 bytes");
-  Require(message.HasGuid(8, offer.interface_id) && message.HasGuid(24, offer.instance_id), "GUIDs");
+  Require(message.HasGuid(8, offer.interface_id) && message.HasGuid(24, offer.instance_id),
+          "GUIDs");
   Require(message.At(56, 2) == offer.flags && message.At(180, 2) == offer.subchannel_index &&
               message.U32(184) == a && message.U32(188) == 0x000100FF &&
               message.U32(192) == (a | 0x2000) && message.At(40, 8) == 0 && message.At(48, 8) == 0,

@@ -33,7 +33,8 @@ void Append(std::vector<std::byte>& to, uint64_t value, size_t bytes) {
 
 uint64_t NumberOf(std::span<const std::byte> bytes) {
   uint64_t value = 0;
-  for (size_t i = bytes.size(); i > 0; --i) value = value << 8 | std::to_integer<uint64_t>(bytes[i - 1]);
+  for (size_t i = bytes.size(); i > 0; --i)
+    value = value << 8 | std::to_integer<uint64_t>(bytes[i - 1]);
   return value;
 }
 
@@ -164,7 +165,8 @@ class MessageModeFuzzer {
       const uint32_t in = outgoing_.Load(ControlWord::kIn, std::memory_order_acquire);
       const std::vector<std::byte>& answer = answers_.front();
       const size_t payload = (8 + answer.size() + 7) / 8 * 8;
-      Require((in + size_ - taken_) % size_ >= 16 + payload + 8, "an answer that was sent is there");
+      Require((in + size_ - taken_) % size_ >= 16 + payload + 8,
+              "an answer that was sent is there");
       std::vector<std::byte> bytes(16 + payload + 8);
       outgoing_.CopyOut(taken_, bytes);
       const std::span<const std::byte> all = bytes;
@@ -269,7 +271,8 @@ class MessageModeFuzzer {
     const size_t bytes = TakeMessageBytes();
     const auto fits = pipe_->ArmWrite(bytes);
     Require(fits.ok() && *fits == (RingBytes(bytes) <= OutgoingFree()), "it looks once more");
-    const uint32_t pending = outgoing_.Load(ControlWord::kPendingSendSize, std::memory_order_relaxed);
+    const uint32_t pending =
+        outgoing_.Load(ControlWord::kPendingSendSize, std::memory_order_relaxed);
     Require(pending >= RingBytes(bytes) && pending <= size_ - 8, "what it waits for is possible");
     if (input_.OneIn(2)) {
       pipe_->DisarmWrite();

@@ -25,7 +25,8 @@ namespace {
 
 uint64_t NumberOf(std::span<const std::byte> bytes) {
   uint64_t value = 0;
-  for (size_t i = bytes.size(); i > 0; --i) value = value << 8 | std::to_integer<uint64_t>(bytes[i - 1]);
+  for (size_t i = bytes.size(); i > 0; --i)
+    value = value << 8 | std::to_integer<uint64_t>(bytes[i - 1]);
   return value;
 }
 
@@ -141,7 +142,8 @@ class RingFuzzer {
     if (!*reserved) return;
     const size_t bytes = input_.OneIn(4) ? reserved_bytes / 2 : reserved_bytes;
     Packet packet{input_.U8(), std::vector<std::byte>(bytes, static_cast<std::byte>(next_fill_))};
-    for (size_t i = 0; i < bytes; i += 61) packet.payload[i] = static_cast<std::byte>(next_fill_ + i);
+    for (size_t i = 0; i < bytes; i += 61)
+      packet.payload[i] = static_cast<std::byte>(next_fill_ + i);
     ++next_fill_;
     Fill(packet.payload);
     writer_->Commit(bytes, packet.transaction_id);

@@ -102,10 +102,11 @@ void CheckPosition(uint32_t offset, uint32_t size) {
 
 class RaceFuzzer {
  public:
-  RaceFuzzer(FuzzInput& input, IncomingRing reader, OutgoingRing writer)
+  RaceFuzzer(FuzzInput& input, const PrivateRingPages& incoming, const PrivateRingPages& outgoing)
       : input_(input),
-        reader_(std::move(reader)),
-        writer_(std::move(writer)),
+        incoming_(incoming),
+        reader_(IncomingRing::Open(incoming.Map()).value()),
+        writer_(OutgoingRing::Open(outgoing.Map()).value()),
         size_(reader_.data_bytes()),
         buffer_(size_) {}
 
@@ -140,10 +141,18 @@ class RaceFuzzer {
         return;
       case 5:
         reader_.Mask();
-        return;
+        return Reopen();
       default:
-        return Read();
+        // What is broken now may be whole a moment later.
+        for (int i = 0; i < kReadsMax; ++i) Read();
     }
+  }
+
+  // Where the peer's indices lead, as after a restart.
+  void Reopen() {
+    auto reader = IncomingRing::Open(incoming_.Map());
+    CheckStatus(reader.status());
+    if (reader.ok()) reader_ = *std::move(reader);
   }
 
   size_t TakePayloadBytes() { return input_.U16() % (writer_.payload_bytes_max() + 1); }
@@ -181,7 +190,10 @@ class RaceFuzzer {
             "a packet takes its size whatever the peer does");
   }
 
+  static constexpr int kReadsMax = 8;
+
   FuzzInput& input_;
+  const PrivateRingPages& incoming_;
   IncomingRing reader_;
   OutgoingRing writer_;
   const uint32_t size_;
@@ -196,10 +208,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const PageLayout layout = (options & 1) != 0 ? PageLayout::kScattered : PageLayout::kContiguous;
   const PrivateRingPages incoming(1 + (options >> 4) % 2u, layout);
   const PrivateRingPages outgoing(1 + (options >> 4) % 2u, layout);
-  auto reader = IncomingRing::Open(incoming.Map());
-  auto writer = OutgoingRing::Open(outgoing.Map());
-  Require(reader.ok() && writer.ok(), "empty rings open");
-  RaceFuzzer fuzzer(input, *std::move(reader), *std::move(writer));
+  RaceFuzzer fuzzer(input, incoming, outgoing);
   {
     const uint32_t ring_bytes = incoming.Map().data_bytes();
     std::array<std::vector<Scribble>, 2> scripts = {TakeScript(input, ring_bytes),

@@ -53,7 +53,8 @@ int main(int argc, char** argv) {
     // Of exactly its size on the heap: a sanitizer sees a read past it.
     const std::vector<char> bytes(std::istreambuf_iterator<char>(stream), {});
     LLVMFuzzerTestOneInput(
-        bytes.empty() ? &nothing : static_cast<const uint8_t*>(static_cast<const void*>(bytes.data())),
+        bytes.empty() ? &nothing
+                      : static_cast<const uint8_t*>(static_cast<const void*>(bytes.data())),
         bytes.size());
   }
   std::cerr << files.size() << " files replayed" << std::endl;
