@@ -28,3 +28,37 @@ def vmbfs_cc_test(name, copts = [], deps = [], size = "small", **kwargs):
         deps = deps + ["@debian//:gmock", "@debian//:gtest_main"],
         **kwargs
     )
+
+def vmbfs_fuzz_target(name, srcs, deps = [], size = "small"):
+    """A fuzzer, and the replay of its corpus as an ordinary test.
+
+    `name` is the fuzzer; it links with clang's libFuzzer only, so it builds with
+    --config=fuzz and is left out of wildcards (tools/fuzz runs it). `name`_replay
+    gives every file of tests/corpus/`name` to the same code with any compiler.
+
+    Args:
+      name: of the fuzzer and of its corpus folder.
+      srcs: files that define LLVMFuzzerTestOneInput.
+      deps: what they use.
+      size: of the replay.
+    """
+    native.cc_binary(
+        name = name,
+        testonly = True,
+        srcs = srcs,
+        copts = _COPTS,
+        linkopts = ["-fsanitize=fuzzer"],
+        linkstatic = True,
+        tags = ["fuzzer", "manual"],
+        deps = deps,
+    )
+    native.cc_test(
+        name = name + "_replay",
+        size = size,
+        srcs = srcs,
+        args = ["tests/corpus/" + name],
+        copts = _COPTS,
+        data = ["//tests/corpus:" + name],
+        linkstatic = True,
+        deps = deps + ["//tools/build:corpus_replay"],
+    )
