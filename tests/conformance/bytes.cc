@@ -47,7 +47,8 @@ std::string ToHex(ByteView bytes) {
 }
 
 bool AllZero(ByteView bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte each) { return each == std::byte{}; });
+  return std::all_of(bytes.begin(), bytes.end(),
+                     [](std::byte each) { return each == std::byte{}; });
 }
 
 }  // namespace vmbfs::conformance

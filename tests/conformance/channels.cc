@@ -102,9 +102,8 @@ void BadOpensAreRefused(const Bench& bench, Verdict& verdict) {
     ExpectRefused(guest, absl::StrCat("downstream offset ", offset),
                   [&](RawChannel& it) { it.open().downstream_page = offset; });
   }
-  ExpectRefused(guest, "a range with an offset", [](RawChannel& it) {
-    it.gpadl().words[0] = uint64_t{8} << 32 | (10 * kPage - 8);
-  });
+  ExpectRefused(guest, "a range with an offset",
+                [](RawChannel& it) { it.gpadl().words[0] = uint64_t{8} << 32 | (10 * kPage - 8); });
   ExpectRefused(guest, "a range that is no whole pages",
                 [](RawChannel& it) { it.gpadl().words[0] = 10 * kPage - 8; });
   for (const uint32_t index : {4U, 12'345U, 4 * kPage, 4 * kPage + 8, 0x80000000U, 0xFFFFFFF8U}) {
@@ -122,7 +121,7 @@ void RequestsOutOfStateAreDropped(const Bench& bench, Verdict& verdict) {
   guest.Connect();
   RawChannel channel(guest, guest.Imc());
   const uint32_t channel_id = channel.offer().channel_id();
-  guest.ExpectDropped(Message(kCloseChannel, {channel_id}), "Close of a closed channel");
+  guest.ExpectDropped(MessageWith(kCloseChannel, {channel_id}), "Close of a closed channel");
   channel.Create();
   OpenFields second = channel.open();
   second.open_id = 2;
@@ -135,10 +134,10 @@ void RequestsOutOfStateAreDropped(const Bench& bench, Verdict& verdict) {
   guest.ExpectSilence("an open of an opening channel");
   guest.ExpectDropped(Open(second), "an open of an open channel");
   AgreeOnVersion(guest, channel);
-  guest.ExpectDropped(Message(kRelIdReleased, {channel_id}), "a release of an open channel");
+  guest.ExpectDropped(MessageWith(kRelIdReleased, {channel_id}), "a release of an open channel");
   ExpectServed(guest, channel);
   channel.Close();
-  guest.ExpectDropped(Message(kCloseChannel, {channel_id}), "a second Close");
+  guest.ExpectDropped(MessageWith(kCloseChannel, {channel_id}), "a second Close");
   channel.InitialiseRings();
   channel.Open();
   AgreeOnVersion(guest, channel);
@@ -151,7 +150,7 @@ void CloseIsSilentAndReopens(const Bench& bench, Verdict& verdict) {
   for (uint32_t round = 1; round <= kRounds && verdict.open(); ++round) {
     imc.channel.open().open_id = round;
     // Safe though the host may still be closing: nothing is in the rings.
-    guest.Post(std::vector<Bytes>{Message(kCloseChannel, {imc.channel.offer().channel_id()}),
+    guest.Post(std::vector<Bytes>{MessageWith(kCloseChannel, {imc.channel.offer().channel_id()}),
                                   Open(imc.channel.open())});
     const HostMessage result = guest.Await(kOpenResult);
     verdict.Expect(result.field(12) == round && result.field(16) == 0, "round ", round, ": ",
@@ -193,12 +192,12 @@ void ExpectModifyWorks(RawGuest& guest, uint32_t version) {
   RawChannel channel(guest, guest.Imc());
   channel.Create();
   const auto modify = [&](uint32_t channel_id, uint32_t vp, bool works) {
-    guest.Post(Message(kModifyChannel, {channel_id, vp}));
+    guest.Post(MessageWith(kModifyChannel, {channel_id, vp}));
     if (!answers) return guest.ExpectSilence("ModifyChannel below 5.3", Milliseconds(100));
     const HostMessage response = guest.Await(kModifyChannelResponse);
-    guest.verdict().Expect(
-        response.field(8) == channel_id && (response.field(12) == 0) == works,
-        "ModifyChannel of channel ", channel_id, " to VP ", vp, ": ", ToHex(response.bytes));
+    guest.verdict().Expect(response.field(8) == channel_id && (response.field(12) == 0) == works,
+                           "ModifyChannel of channel ", channel_id, " to VP ", vp, ": ",
+                           ToHex(response.bytes));
   };
   const uint32_t channel_id = channel.offer().channel_id();
   modify(channel_id, 1, false);  // closed

@@ -42,10 +42,9 @@ void BodiesAreTakenInOrder(const Bench& bench, Verdict& verdict) {
   const std::vector<uint32_t> numberings[] = {{0}, {1, 2, 3}, {0x9E3779B9, 7, 0xFFFFFFFF}};
   for (const std::vector<uint32_t>& numbers : numberings) {
     for (const bool padded : {false, true}) {
-      RawChannel channel(guest, guest.Imc(),
-                         {.to_host_pages = 34,
-                          .from_host_pages = 34,
-                          .layout = hyperv::RamLayout::kScattered});
+      RawChannel channel(
+          guest, guest.Imc(),
+          {.to_host_pages = 34, .from_host_pages = 34, .layout = hyperv::RamLayout::kScattered});
       channel.gpadl().body_numbers = numbers;
       channel.gpadl().padded = padded;
       channel.gpadl().padding = std::byte{0xA5};
@@ -123,8 +122,8 @@ void BadListsAreRefused(const Bench& bench, Verdict& verdict) {
     guest.TearDownGpadl(offer.channel_id(), kId);
   };
   for (const uint32_t unknown : {0U, offer.channel_id() + 1000, 2047U, 0xFFFFFFFFU}) {
-    const uint32_t status = guest.CreateGpadl(
-        {.channel_id = unknown, .gpadl_id = kId, .words = WholePages(guest, 1)});
+    const uint32_t status =
+        guest.CreateGpadl({.channel_id = unknown, .gpadl_id = kId, .words = WholePages(guest, 1)});
     verdict.Expect(status != 0, "a GPADL of the unknown channel ", unknown, " was accepted");
     expect_reusable("an unknown channel");
   }
@@ -199,7 +198,7 @@ void IncompleteIdsAreUnique(const Bench& bench, Verdict& verdict) {
 void StrayBodiesAreDropped(const Bench& bench, Verdict& verdict) {
   ReadyImc imc(bench.options, verdict);
   RawGuest& guest = imc.guest;
-  Bytes body = Message(kGpadlBody, {0, 4711, 1, 0});
+  Bytes body = MessageWith(kGpadlBody, {0, 4711, 1, 0});
   guest.ExpectDropped(body, "a body of an unknown GPADL");
   Put(body, 12, 4, imc.channel.gpadl_id());
   guest.ExpectDropped(body, "a body of a complete GPADL");
@@ -211,14 +210,13 @@ void TeardownWaitsForTheClose(const Bench& bench, Verdict& verdict) {
   ReadyImc imc(bench.options, verdict);
   RawGuest& guest = imc.guest;
   const Bytes teardown =
-      Message(kGpadlTeardown, {imc.channel.offer().channel_id(), imc.channel.gpadl_id()});
+      MessageWith(kGpadlTeardown, {imc.channel.offer().channel_id(), imc.channel.gpadl_id()});
   for (int round = 0; round < 3; ++round) {
     guest.ExpectDropped(teardown, "a teardown of the open ring");
     imc.ExpectServed();
     imc.channel.Close();
     const HostMessage torndown = guest.Await(kGpadlTorndown);
-    verdict.Expect(torndown.field(8) == imc.channel.gpadl_id(), "Torndown of ",
-                   torndown.field(8));
+    verdict.Expect(torndown.field(8) == imc.channel.gpadl_id(), "Torndown of ", torndown.field(8));
     guest.ExpectDropped(teardown, "a second teardown");
     imc.channel.InitialiseRings();
     imc.channel.Create();

@@ -7,12 +7,16 @@ constexpr size_t kInfoResponseBytes = 24;
 constexpr size_t kVersionResponseBytes = 12;
 constexpr size_t kReadResponseBytes = 12;
 
+Offer ConnectAndFindImc(RawGuest& guest, const ContactFields& contact) {
+  guest.Connect(contact);
+  return guest.Imc();
+}
+
 }  // namespace
 
 ReadyImc::ReadyImc(const KitOptions& options, Verdict& verdict, const ChannelShape& shape,
                    const ContactFields& contact)
-    : guest(options, verdict),
-      channel((guest.Connect(contact), guest), guest.Imc(), shape) {
+    : guest(options, verdict), channel(guest, ConnectAndFindImc(guest, contact), shape) {
   channel.Create();
   channel.Open();
   AgreeOnVersion(guest, channel);
@@ -31,15 +35,15 @@ void ReadyImc::ExpectServed() { conformance::ExpectServed(guest, channel); }
 
 void AgreeOnVersion(RawGuest& guest, RawChannel& channel) {
   const Bytes answer = channel.Exchange(VersionRequest());
-  guest.verdict().Expect(answer.size() == kVersionResponseBytes && Get32(answer, 0) == 2 &&
-                             Get32(answer, 8) == 0,
-                         "version response: ", ToHex(answer));
+  guest.verdict().Expect(
+      answer.size() == kVersionResponseBytes && Get32(answer, 0) == 2 && Get32(answer, 8) == 0,
+      "version response: ", ToHex(answer));
 }
 
 void ExpectServed(RawGuest& guest, RawChannel& channel) {
   const FileInfo info = GetInfo(guest, channel);
-  guest.verdict().Expect(info.status == kSuccess && !info.directory,
-                         "imc.hiv: status ", info.status);
+  guest.verdict().Expect(info.status == kSuccess && !info.directory, "imc.hiv: status ",
+                         info.status);
 }
 
 FileInfo GetInfo(RawGuest& guest, RawChannel& channel, std::u16string_view path) {
@@ -63,8 +67,8 @@ ReadResult ParseReadResponse(Verdict& verdict, ByteView response, uint32_t asked
   const ByteView data = response.subspan(kReadResponseBytes);
   result.data.assign(data.begin(), data.end());
   verdict.Expect(data.size() <= asked_bytes, "read of ", asked_bytes, " bytes got ", data.size());
-  verdict.Expect(result.status != kSuccess || !data.empty() || asked_bytes == 0,
-                 "read of ", asked_bytes, " bytes got status 0 and no data");
+  verdict.Expect(result.status != kSuccess || !data.empty() || asked_bytes == 0, "read of ",
+                 asked_bytes, " bytes got status 0 and no data");
   verdict.Expect(result.status == kSuccess || data.empty(), "a failed read has ", data.size(),
                  " bytes of data");
   return result;

@@ -94,8 +94,8 @@ absl::Status LinkVmm::Start(const hyperv::GuestRam& ram, Deadline deadline) {
   region.id = 1;
   region.bytes = ram.bytes().size();
   const std::array descriptors = {ram.fd()};
-  status = Ask(LinkType::kMemAdd, hyperv::kLinkFlagNeedAck, PayloadBytes(region), descriptors,
-               deadline);
+  status =
+      Ask(LinkType::kMemAdd, hyperv::kLinkFlagNeedAck, PayloadBytes(region), descriptors, deadline);
   if (!status.ok()) return status;
   if (status = SendSynics(true); !status.ok()) return status;
   return Send(LinkType::kStart, 0, {});

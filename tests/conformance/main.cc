@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -38,8 +37,7 @@ struct Arguments {
 std::optional<std::vector<std::pair<int, int>>> ParseRanges(const std::string& text) {
   std::vector<std::pair<int, int>> ranges;
   for (const absl::string_view each : absl::StrSplit(text, ',', absl::SkipEmpty())) {
-    const std::pair<std::string, std::string> ends =
-        absl::StrSplit(each, absl::MaxSplits('-', 1));
+    const std::pair<std::string, std::string> ends = absl::StrSplit(each, absl::MaxSplits('-', 1));
     std::pair<int, int> range;
     if (!absl::SimpleAtoi(ends.first, &range.first)) return std::nullopt;
     range.second = range.first;
@@ -73,10 +71,17 @@ const char* Word(Verdict::Result result) {
   return "SKIP";
 }
 
+// What a server wrote is not trusted on a terminal either.
+std::string Printable(std::string text) {
+  for (char& each : text) {
+    if (each < ' ' || each > '~') each = '?';
+  }
+  return text;
+}
+
 void Print(const Statement& statement, const Verdict& verdict, Milliseconds took, bool verbose) {
   std::cout << Word(verdict.result()) << " " << statement.number << " " << statement.text;
-  // What the server wrote is not trusted on a terminal either.
-  if (!verdict.open()) std::cout << ": " << absl::CHexEscape(verdict.reason());
+  if (!verdict.open()) std::cout << ": " << Printable(verdict.reason());
   std::cout << "\n";
   if (verbose) {
     for (const std::string& note : verdict.notes()) std::cout << "     " << note << "\n";

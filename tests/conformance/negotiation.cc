@@ -156,13 +156,15 @@ void TheClientIdNeedsItsBytes(const Bench& bench, Verdict& verdict) {
 void TheFirmwareIsAnswered(const Bench& bench, Verdict& verdict) {
   RawGuest guest(bench.options, verdict);
   guest.HoldSlots(true);
-  guest.Post(FromHex("0e000000000000000000060000000000 00000000080000000000000000000000"
-                     "00000000000000006439dd188a3e424e 86fac8e6b191ee0e"));
+  guest.Post(
+      FromHex("0e000000000000000000060000000000 00000000080000000000000000000000"
+              "00000000000000006439dd188a3e424e 86fac8e6b191ee0e"));
   guest.Settle();
   guest.Idle(kSilence);
   const Bytes slot = guest.Slot(0, kVmbusSint);
-  Bytes expected = FromHex("01000000140000000000000000000000 0f000000000000000100000001000000"
-                           "08000000");
+  Bytes expected = FromHex(
+      "01000000140000000000000000000000 0f000000000000000100000001000000"
+      "08000000");
   // The message connection and the features are the server's to choose.
   Put(expected, 28, 4, Get32(slot, 28));
   Put(expected, 32, 4, Get32(slot, 32) & kFeatureClientId);
@@ -227,10 +229,9 @@ void MonitorPagesComeInPairs(const Bench& bench, Verdict& verdict) {
   const uint64_t second = pages[1] << 12;
   for (const uint32_t version : kVersions) {
     for (const bool parent : {true, false}) {
-      const HostMessage response =
-          guest.SendContact({.version = version,
-                             .parent_to_child_gpa = parent ? first : 0,
-                             .child_to_parent_gpa = parent ? 0 : second});
+      const HostMessage response = guest.SendContact({.version = version,
+                                                      .parent_to_child_gpa = parent ? first : 0,
+                                                      .child_to_parent_gpa = parent ? 0 : second});
       const uint64_t result = Get(response.bytes, 8, 2);
       verdict.Expect(result == 0x0201, VersionText(version), ", one monitor page: supported ",
                      result & 0xFF, ", state ", result >> 8);
@@ -265,7 +266,9 @@ void AContactEndsWhatWas(const Bench& bench, Verdict& verdict) {
                          .gpadl_id = idle_gpadl,
                          .words = RangeWords(4096, 0, guest.Pages(1))});
   // Not answered until its bodies come, and those never do.
-  guest.Post(Gpadl({.channel_id = channel_id, .gpadl_id = 777, .words = {40 * 4096, 1, 2},
+  guest.Post(Gpadl({.channel_id = channel_id,
+                    .gpadl_id = 777,
+                    .words = {40 * 4096, 1, 2},
                     .range_bytes = 41 * 8}));
   for (const uint32_t version : {kVersion6_0, kVersion3_0}) {
     // Await fails on anything that comes before the response.
@@ -281,9 +284,8 @@ void AContactEndsWhatWas(const Bench& bench, Verdict& verdict) {
     guest.CreateGoodGpadl({.channel_id = channel_id,
                            .gpadl_id = idle_gpadl,
                            .words = RangeWords(4096, 0, guest.Pages(1))});
-    guest.CreateGoodGpadl({.channel_id = channel_id,
-                           .gpadl_id = 777,
-                           .words = RangeWords(4096, 0, guest.Pages(1))});
+    guest.CreateGoodGpadl(
+        {.channel_id = channel_id, .gpadl_id = 777, .words = RangeWords(4096, 0, guest.Pages(1))});
     imc.channel.InitialiseRings();
     imc.channel.Create();
     imc.channel.Open();
@@ -308,8 +310,8 @@ void NothingIsHeardBeforeContact(const Bench& bench, Verdict& verdict) {
   const auto post_all = [&] {
     for (const uint32_t type :
          {kRequestOffers, kOpenChannel, kCloseChannel, kGpadlHeader, kGpadlBody, kGpadlTeardown,
-          kRelIdReleased, kUnload, kOpenReserved, kCloseReserved, kTlConnectRequest,
-          kModifyChannel, kModifyConnection, kPause, kResume}) {
+          kRelIdReleased, kUnload, kOpenReserved, kCloseReserved, kTlConnectRequest, kModifyChannel,
+          kModifyConnection, kPause, kResume}) {
       Bytes message = Message(type, kMessageBytes);
       Put(message, 8, 4, 1);
       guest.Post(message);

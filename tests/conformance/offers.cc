@@ -22,8 +22,8 @@ void OffersAreWellFormed(const Bench& bench, Verdict& verdict) {
     guest.Connect({.version = version});
     verdict.Expect(!guest.offers().empty(), "nothing is offered");
     for (const Offer& offer : guest.offers()) {
-      verdict.Expect(AllZero(ByteView(offer.bytes).subspan(40, 16)), "reserved bytes at 40: ",
-                     ToHex(ByteView(offer.bytes).subspan(40, 16)));
+      verdict.Expect(AllZero(ByteView(offer.bytes).subspan(40, 16)),
+                     "reserved bytes at 40: ", ToHex(ByteView(offer.bytes).subspan(40, 16)));
       verdict.Expect(Get(offer.bytes, 190, 2) == 1, "dedicated interrupt is ",
                      Get(offer.bytes, 190, 2));
       const bool monitored = Get(offer.bytes, 189, 1) != 0;
@@ -40,8 +40,8 @@ void PipeOffersSaySo(const Bench& bench, Verdict& verdict) {
   guest.Connect();
   for (const Offer& offer : guest.offers()) {
     const uint32_t pipe_type = Get32(offer.bytes, 60);
-    verdict.Expect((offer.flags() & kPipeFlag) == 0 || pipe_type == 0 || pipe_type == 4,
-                   "channel ", offer.channel_id(), " is a pipe of type ", pipe_type);
+    verdict.Expect((offer.flags() & kPipeFlag) == 0 || pipe_type == 0 || pipe_type == 4, "channel ",
+                   offer.channel_id(), " is a pipe of type ", pipe_type);
   }
   const Offer imc = guest.Imc();
   Bytes expected = FromHex(
@@ -127,7 +127,7 @@ void ADeviceIsOfferedAtItsTime(const Bench& bench, Verdict& verdict) {
   guest.ExpectSilence("AllOffersDelivered");
   device.Detach();
   guest.Await(kRescind);
-  guest.Post(Message(kRelIdReleased, {offer.channel_id()}));
+  guest.Post(MessageWith(kRelIdReleased, {offer.channel_id()}));
   guest.Settle();
   device.Attach();
   const Offer added{guest.Await(kOfferChannel).bytes};

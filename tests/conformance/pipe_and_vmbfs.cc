@@ -84,8 +84,9 @@ void SetUpIsParsedUnaligned(const Bench& bench, Verdict& verdict) {
   verdict.Expect(info.status == kSuccess, "a request behind a registration: ", info.status);
   if (!verdict.open()) return;
   if (!info.rdma) {
-    return verdict.Skip("RDMA reads are not offered: the registration did no harm, its parsing "
-                        "cannot be seen");
+    return verdict.Skip(
+        "RDMA reads are not offered: the registration did no harm, its parsing "
+        "cannot be seen");
   }
   const auto count = static_cast<uint32_t>(std::min<uint64_t>(info.bytes, 0x1800));
   const std::span<std::byte> around = guest.ram().subspan(0x5000000, 2 * kPage);
@@ -283,22 +284,23 @@ void PathsAreResolved(const Bench& bench, Verdict& verdict) {
   ReadyImc imc(bench.options, verdict);
   const auto expect = [&](std::u16string_view path, uint32_t status, bool directory) {
     const FileInfo info = GetInfo(imc.guest, imc.channel, path);
-    verdict.Expect(info.status == status && info.directory == directory && (!directory || info.bytes == 0),
-                   "path ", ToHex(PathBytes(path)), ": status ", info.status);
+    verdict.Expect(
+        info.status == status && info.directory == directory && (!directory || info.bytes == 0),
+        "path ", ToHex(PathBytes(path)), ": status ", info.status);
   };
   for (const std::u16string_view path :
-       {u"imc.hiv"sv, u"\\imc.hiv"sv, u"/imc.hiv"sv, u"\\imc.hiv\0"sv, u"imc.hiv\0"sv,
-        u"IMC.HIV"sv, u"\\\\imc.hiv"sv, u".\\imc.hiv"sv, u"\\.\\.\\imc.hiv"sv, u"a\\..\\imc.hiv"sv,
+       {u"imc.hiv"sv, u"\\imc.hiv"sv, u"/imc.hiv"sv, u"\\imc.hiv\0"sv, u"imc.hiv\0"sv, u"IMC.HIV"sv,
+        u"\\\\imc.hiv"sv, u".\\imc.hiv"sv, u"\\.\\.\\imc.hiv"sv, u"a\\..\\imc.hiv"sv,
         u"/a/b/../../imc.hiv"sv, u"a/.\\..//imc.hiv"sv, u"\\imc.hiv\\..\\imc.hiv"sv}) {
     expect(path, kSuccess, false);
-    verdict.Expect(ReadFile(imc.guest, imc.channel, 1, 0, path).data.size() == 1,
-                   "no byte of ", ToHex(PathBytes(path)));
+    verdict.Expect(ReadFile(imc.guest, imc.channel, 1, 0, path).data.size() == 1, "no byte of ",
+                   ToHex(PathBytes(path)));
   }
   for (const std::u16string_view path : {u"..\\imc.hiv"sv, u"\\..\\imc.hiv"sv, u".."sv,
                                          u"a\\..\\..\\imc.hiv"sv, u"imc"sv, u"\\a\\imc.hiv"sv}) {
     expect(path, kNotFound, false);
-    verdict.Expect(ReadFile(imc.guest, imc.channel, 1, 0, path).status == kNotFound,
-                   "a byte of ", ToHex(PathBytes(path)));
+    verdict.Expect(ReadFile(imc.guest, imc.channel, 1, 0, path).status == kNotFound, "a byte of ",
+                   ToHex(PathBytes(path)));
   }
   for (const std::u16string_view path : {u""sv, u"\\"sv, u"/"sv, u"."sv, u"\\.\\"sv}) {
     expect(path, kSuccess, true);
@@ -321,14 +323,14 @@ void ExpectBadPathsRefused(ReadyImc& imc, const Bytes& before, uint32_t type, si
   const std::u16string inner_nul = {u'i', u'\0', u'm'};
   const std::u16string half_pair = {u'i', char16_t{0xD800}, u'm'};
   const std::u16string second_half = {char16_t{0xDC00}};
-  for (const Bytes& path : {odd, PathBytes(inner_nul), PathBytes(half_pair),
-                            PathBytes(second_half), PathBytes(long_piece), PathBytes(long_path)}) {
+  for (const Bytes& path : {odd, PathBytes(inner_nul), PathBytes(half_pair), PathBytes(second_half),
+                            PathBytes(long_piece), PathBytes(long_path)}) {
     Bytes message = before;
     Append(message, path);
     const Bytes answer = imc.channel.Exchange(message);
     imc.guest.verdict().Expect(
-        answer.size() == bytes && Get32(answer, 0) == type && Get32(answer, 8) == kError,
-        "path ", ToHex(path), ": ", ToHex(answer));
+        answer.size() == bytes && Get32(answer, 0) == type && Get32(answer, 8) == kError, "path ",
+        ToHex(path), ": ", ToHex(answer));
   }
 }
 

@@ -72,7 +72,7 @@ class RawChannel {
   OpenFields& open() { return open_; }
   void Create() { guest_.CreateGoodGpadl(gpadl_); }
   void Open();
-  void Close() { guest_.Post(Message(kCloseChannel, {offer_.channel_id()})); }
+  void Close() { guest_.Post(MessageWith(kCloseChannel, {offer_.channel_id()})); }
   void TearDown() { guest_.TearDownGpadl(offer_.channel_id(), gpadl_.gpadl_id); }
   // Both control pages as before an open, and our own indices.
   void InitialiseRings(uint32_t start_index = 0);

@@ -136,8 +136,8 @@ void RawGuest::ExpectDropped(ByteView message, absl::string_view what) {
 }
 
 void RawGuest::ExpectAlive() {
-  const uint32_t status = CreateGpadl(
-      {.channel_id = kUnknownChannel, .gpadl_id = NewGpadlId(), .words = {4096, 1}});
+  const uint32_t status =
+      CreateGpadl({.channel_id = kUnknownChannel, .gpadl_id = NewGpadlId(), .words = {4096, 1}});
   verdict_.Expect(status != 0, "a GPADL for a channel that nobody offered was accepted");
 }
 
@@ -180,8 +180,8 @@ void RawGuest::ResetVm() {
   absl::Status reset = vmm_->Reset(deadline());
   messages_.clear();
   for (uint32_t vp = 0; vp < kProcessors; ++vp) {
-    for (const uint64_t gpa : {processors_[vp].message_page_gpa,
-                               processors_[vp].event_flags_page_gpa}) {
+    for (const uint64_t gpa :
+         {processors_[vp].message_page_gpa, processors_[vp].event_flags_page_gpa}) {
       std::memset(ram_->bytes().data() + gpa, 0, hyperv::kPageBytes);
     }
   }
@@ -231,7 +231,7 @@ void RawGuest::CreateGoodGpadl(const GpadlFields& fields) {
 }
 
 void RawGuest::TearDownGpadl(uint32_t channel_id, uint32_t gpadl_id) {
-  Post(Message(kGpadlTeardown, {channel_id, gpadl_id}));
+  Post(MessageWith(kGpadlTeardown, {channel_id, gpadl_id}));
   const HostMessage torndown = Await(kGpadlTorndown);
   verdict_.Expect(torndown.field(8) == gpadl_id, "Torndown of GPADL ", torndown.field(8),
                   " in place of ", gpadl_id);

@@ -176,15 +176,15 @@ void ExpectSignalOnCrossing(BlockedHost& host, uint32_t pending) {
   channel.to_host().Store(kPendingSendSize, pending);
   int crossings = 0;
   for (uint32_t free = host.FreeBytes(); verdict.open(); free = host.FreeBytes()) {
-    if (!channel.Receive(guest.deadline())) break;
+    if (!channel.TakeAndFree()) break;
     host.AwaitStep(free);
     const uint32_t wanted = pending & ~7U;
     const bool crossed = wanted != 0 && free < wanted && host.FreeBytes() >= wanted;
     if (crossed) ++crossings;
-    const bool signalled = crossed ? guest.AwaitFlag(0, flag, guest.deadline())
-                                   : guest.TakeFlag(0, flag);
-    verdict.Expect(signalled == crossed, "pending send size ", pending, ", free bytes from ",
-                   free, " to ", host.FreeBytes(), signalled ? ": a signal" : ": no signal");
+    const bool signalled =
+        crossed ? guest.AwaitFlag(0, flag, guest.deadline()) : guest.TakeFlag(0, flag);
+    verdict.Expect(signalled == crossed, "pending send size ", pending, ", free bytes from ", free,
+                   " to ", host.FreeBytes(), signalled ? ": a signal" : ": no signal");
   }
   verdict.Expect(host.FreeBytes() == channel.to_host().size() - 8, "requests were left unread");
   verdict.Expect(crossings == (pending == 0 ? 0 : 1), "pending send size ", pending,
@@ -213,8 +213,8 @@ void AFullReplyRingIsWaitedFor(const Bench& bench, Verdict& verdict) {
   BlockedHost host(bench, verdict);
   RawChannel& channel = host.imc.channel;
   RawRing& replies = channel.from_host();
-  verdict.Expect(replies.Load(kFeatureBits) == 1, "feature bits of host to guest: ",
-                 replies.Load(kFeatureBits));
+  verdict.Expect(replies.Load(kFeatureBits) == 1,
+                 "feature bits of host to guest: ", replies.Load(kFeatureBits));
   host.Publish(5);
   for (int answer = 0; answer < 5 && verdict.open(); ++answer) {
     const uint32_t in = replies.Load(kIn);
@@ -293,6 +293,8 @@ void SpuriousSignalsAreHarmless(const Bench& bench, Verdict& verdict) {
 struct Corruption {
   std::string what;
   std::function<void(RawChannel&)> commit;
+  // A server may have made sure of room for one answer before.
+  int answers_max = 0;
 };
 
 // A request whose descriptor is not what it should be.
@@ -314,11 +316,14 @@ std::vector<Corruption> Corruptions() {
   for (const uint32_t index : {1U, 4U, 4 * kPage, 4 * kPage + 8, 0x7FFFFFF8U, 0xFFFFFFF8U}) {
     all.push_back({absl::StrCat("`in` of guest to host ", index),
                    [index](RawChannel& channel) { channel.to_host().Store(kIn, index); }});
-    all.push_back({absl::StrCat("`out` of host to guest ", index), [index](RawChannel& channel) {
+    all.push_back({absl::StrCat("`out` of host to guest ", index),
+                   [index](RawChannel& channel) {
                      channel.from_host().Store(kOut, index);
                      channel.Put(PipeMessage(kPipeData, InfoRequest(kHive)));
+                     channel.Put(PipeMessage(kPipeData, InfoRequest(kHive)));
                      channel.Publish();
-                   }});
+                   },
+                   1});
   }
   all.push_back({"less than a packet", [](RawChannel& channel) {
                    channel.to_host().Store(kIn, channel.put_index() + 16);
@@ -358,11 +363,13 @@ void CorruptionStopsTheChannelOnly(const Bench& bench, Verdict& verdict) {
   }
   for (const Corruption& corruption : Corruptions()) {
     corruption.commit(imc.channel);
-    const bool stopped = imc.channel.IsStopped(Milliseconds(60));
-    verdict.Expect(stopped, "an answer after ", corruption.what);
-    // The channel stays stopped, whatever comes.
-    imc.channel.to_host().Store(kIn, imc.channel.to_host().Load(kOut) & ~7U);
+    imc.channel.Signal();
+    guest.Idle(Milliseconds(40));
+    for (int answer = 0; answer < corruption.answers_max; ++answer) imc.channel.Take();
     verdict.Expect(imc.channel.IsStopped(Milliseconds(20)), "an answer after ", corruption.what);
+    // It stays stopped, also when all is well again.
+    imc.channel.to_host().Store(kIn, imc.channel.to_host().Load(kOut) & ~7U);
+    verdict.Expect(imc.channel.IsStopped(Milliseconds(20)), "it went on after ", corruption.what);
     if (other) {
       verdict.Expect(GetInfo(guest, *other, u"\\").status == kSuccess,
                      "another channel was disturbed by ", corruption.what);

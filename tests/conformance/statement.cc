@@ -4,9 +4,9 @@ namespace vmbfs::conformance {
 
 std::vector<Statement> AllStatements() {
   std::vector<Statement> all;
-  for (const auto& section : {TransportStatements(), NegotiationStatements(), OfferStatements(),
-                              GpadlStatements(), ChannelStatements(), LifeCycleStatements(),
-                              RingStatements(), PipeAndVmbfsStatements()}) {
+  for (const auto& section :
+       {TransportStatements(), NegotiationStatements(), OfferStatements(), GpadlStatements(),
+        ChannelStatements(), LifeCycleStatements(), RingStatements(), PipeAndVmbfsStatements()}) {
     all.insert(all.end(), section.begin(), section.end());
   }
   return all;

@@ -1,7 +1,5 @@
 // Statements 1 to 8: slots, flags, and messages that are none.
 
-#include <set>
-
 #include "absl/strings/str_cat.h"
 #include "tests/conformance/imc_client.h"
 #include "tests/conformance/statement.h"
@@ -18,8 +16,6 @@ constexpr Milliseconds kSlotFullFor{2'500};
 // from a slot was checked for type 1 and its exact length.
 void EveryAnswerHasItsSize(const Bench& bench, Verdict& verdict) {
   RawGuest guest(bench.options, verdict);
-  std::set<uint32_t> seen;
-  const auto await = [&](uint32_t type) { seen.insert(guest.Await(type).type()); };
   guest.SendContact({.version = 0x00070000});
   for (const uint32_t version : kVersions) guest.SendContact({.version = version});
   guest.CollectOffers();
@@ -27,16 +23,16 @@ void EveryAnswerHasItsSize(const Bench& bench, Verdict& verdict) {
   channel.Create();
   channel.open().gpadl_id = channel.gpadl_id() + 1;
   guest.Post(Open(channel.open()));
-  await(kOpenResult);  // refused
+  guest.Await(kOpenResult);  // refused
   channel.open().gpadl_id = channel.gpadl_id();
   channel.Open();
-  guest.Post(Message(kModifyChannel, {channel.offer().channel_id(), 1}));
-  await(kModifyChannelResponse);
-  guest.Post(Message(kModifyChannel, {kUnknownChannel, 1}));
-  await(kModifyChannelResponse);  // refused
-  guest.ExpectAlive();            // a GPADL that is refused
+  guest.Post(MessageWith(kModifyChannel, {channel.offer().channel_id(), 1}));
+  guest.Await(kModifyChannelResponse);
+  guest.Post(MessageWith(kModifyChannel, {kUnknownChannel, 1}));
+  guest.Await(kModifyChannelResponse);  // refused
+  guest.ExpectAlive();                  // a GPADL that is refused
   guest.Post(Message(kTlConnectRequest, 40));
-  await(kTlConnectResult);
+  guest.Await(kTlConnectResult);
   channel.Close();
   channel.TearDown();
   guest.Unload();
@@ -180,10 +176,7 @@ void HostMessagesFromTheGuestAreDropped(const Bench& bench, Verdict& verdict) {
   guest.Connect();
 }
 
-
-void IsTheVmms(const Bench&, Verdict& verdict) {
-  verdict.Skip("the VMM's");
-}
+void IsTheVmms(const Bench&, Verdict& verdict) { verdict.Skip("the VMM's"); }
 
 }  // namespace
 

@@ -40,7 +40,7 @@ Bytes PathBytes(std::u16string_view path) {
   return bytes;
 }
 
-Bytes VersionRequest(uint32_t version) { return Message(1, {version}); }
+Bytes VersionRequest(uint32_t version) { return MessageWith(1, {version}); }
 
 Bytes InfoRequest(std::u16string_view path) { return WithPath(Message(3), path); }
 

@@ -14,13 +14,13 @@ struct HostMessageSize {
 };
 // Section 2.1.
 constexpr HostMessageSize kHostMessages[] = {
-    {kOfferChannel, 196},          {kRescind, 12},
-    {kAllOffersDelivered, 8},      {kOpenResult, 20},
-    {kGpadlCreated, 20},           {kGpadlTorndown, 12},
-    {kVersionResponse, 16},        {kVersionResponse, 20},
-    {kVersionResponse, 40},        {kUnloadComplete, 8},
-    {kCloseReservedResponse, 12},  {kTlConnectResult, 44},
-    {kModifyChannelResponse, 16},  {kModifyConnectionResponse, 9},
+    {kOfferChannel, 196},         {kRescind, 12},
+    {kAllOffersDelivered, 8},     {kOpenResult, 20},
+    {kGpadlCreated, 20},          {kGpadlTorndown, 12},
+    {kVersionResponse, 16},       {kVersionResponse, 20},
+    {kVersionResponse, 40},       {kUnloadComplete, 8},
+    {kCloseReservedResponse, 12}, {kTlConnectResult, 44},
+    {kModifyChannelResponse, 16}, {kModifyConnectionResponse, 9},
     {kPauseResponse, 8},
 };
 
@@ -35,9 +35,8 @@ void AppendWords(Bytes& bytes, const std::vector<uint64_t>& words, size_t first,
 }  // namespace
 
 bool IsHostMessageSize(uint32_t type, size_t bytes) {
-  return std::any_of(std::begin(kHostMessages), std::end(kHostMessages), [&](const auto& each) {
-    return each.type == type && each.bytes == bytes;
-  });
+  return std::any_of(std::begin(kHostMessages), std::end(kHostMessages),
+                     [&](const auto& each) { return each.type == type && each.bytes == bytes; });
 }
 
 std::vector<uint32_t> HostMessageTypes() {
@@ -54,7 +53,7 @@ Bytes Message(uint32_t type, size_t bytes) {
   return message;
 }
 
-Bytes Message(uint32_t type, const std::vector<uint32_t>& fields) {
+Bytes MessageWith(uint32_t type, const std::vector<uint32_t>& fields) {
   Bytes message = Message(type, 8 + 4 * fields.size());
   for (size_t index = 0; index < fields.size(); ++index) {
     Put(message, 8 + 4 * index, 4, fields[index]);
@@ -86,7 +85,7 @@ std::vector<uint64_t> RangeWords(uint32_t byte_count, uint32_t byte_offset,
 
 std::vector<Bytes> Gpadl(const GpadlFields& fields) {
   std::vector<Bytes> messages;
-  Bytes header = Message(kGpadlHeader, {fields.channel_id, fields.gpadl_id, 0});
+  Bytes header = MessageWith(kGpadlHeader, {fields.channel_id, fields.gpadl_id, 0});
   Put(header, 16, 2, fields.range_bytes.value_or(static_cast<uint32_t>(8 * fields.words.size())));
   Put(header, 18, 2, fields.range_count);
   AppendWords(header, fields.words, 0, kHeaderWords);
@@ -97,7 +96,7 @@ std::vector<Bytes> Gpadl(const GpadlFields& fields) {
     if (!fields.body_numbers.empty()) {
       number = fields.body_numbers[index % fields.body_numbers.size()];
     }
-    Bytes body = Message(kGpadlBody, {number, fields.gpadl_id});
+    Bytes body = MessageWith(kGpadlBody, {number, fields.gpadl_id});
     AppendWords(body, fields.words, first, kBodyWords);
     messages.push_back(std::move(body));
   }
@@ -108,9 +107,8 @@ std::vector<Bytes> Gpadl(const GpadlFields& fields) {
 }
 
 Bytes Open(const OpenFields& fields) {
-  Bytes message =
-      Message(kOpenChannel, {fields.channel_id, fields.open_id, fields.gpadl_id, fields.target_vp,
-                             fields.downstream_page});
+  Bytes message = MessageWith(kOpenChannel, {fields.channel_id, fields.open_id, fields.gpadl_id,
+                                             fields.target_vp, fields.downstream_page});
   message.resize(148);
   message.resize(fields.bytes, fields.tail);
   if (fields.connection_id && fields.bytes >= 156) {

@@ -80,7 +80,7 @@ std::vector<uint32_t> HostMessageTypes();
 // The header and zeros. REQUIRES: bytes >= 8.
 Bytes Message(uint32_t type, size_t bytes = 8);
 // A message whose fields from offset 8 on are u32.
-Bytes Message(uint32_t type, const std::vector<uint32_t>& fields);
+Bytes MessageWith(uint32_t type, const std::vector<uint32_t>& fields);
 
 struct ContactFields {
   uint32_t version = kVersion6_0;
@@ -105,9 +105,9 @@ struct GpadlFields {
   std::vector<uint64_t> words{};
   uint32_t range_count = 1;
   std::optional<uint32_t> range_bytes{};  // in place of the words' own size
-  bool padded = false;                  // every message of 240 bytes
-  std::byte padding{};                  // what fills them
-  std::vector<uint32_t> body_numbers{};  // else 0 if padded, 1 to k if not
+  bool padded = false;                    // every message of 240 bytes
+  std::byte padding{};                    // what fills them
+  std::vector<uint32_t> body_numbers{};   // else 0 if padded, 1 to k if not
 };
 // A header, and the bodies that its words need.
 std::vector<Bytes> Gpadl(const GpadlFields& fields);
