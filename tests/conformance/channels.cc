@@ -42,10 +42,10 @@ void GuestSignalsAreUsed(const Bench& bench, Verdict& verdict) {
     return verdict.Skip("the server does not serve feature 0x01");
   }
   RawChannel channel(guest, guest.Imc());
-  channel.Create();
   const uint32_t channel_id = channel.offer().channel_id();
   for (const uint16_t flag : {uint16_t{1000}, uint16_t{2047}}) {
     channel.InitialiseRings();
+    channel.Create();
     channel.open().connection_id = kConnection + flag;
     channel.open().event_flag = flag;
     channel.Open();
@@ -54,7 +54,9 @@ void GuestSignalsAreUsed(const Bench& bench, Verdict& verdict) {
     guest.Idle(kAfterOpen);
     verdict.Expect(!guest.FlagIsSet(0, channel_id), "the default event flag was set as well");
     channel.Close();
+    channel.TearDown();
   }
+  channel.Create();
   for (const uint32_t flag : {2048U, 0xFFFFU}) {
     channel.open().event_flag = static_cast<uint16_t>(flag);
     const uint32_t status = guest.OpenChannel(channel.open());
@@ -138,7 +140,9 @@ void RequestsOutOfStateAreDropped(const Bench& bench, Verdict& verdict) {
   ExpectServed(guest, channel);
   channel.Close();
   guest.ExpectDropped(MessageWith(kCloseChannel, {channel_id}), "a second Close");
+  channel.TearDown();
   channel.InitialiseRings();
+  channel.Create();
   channel.Open();
   AgreeOnVersion(guest, channel);
 }

@@ -22,12 +22,18 @@ ReadyImc::ReadyImc(const KitOptions& options, Verdict& verdict, const ChannelSha
   AgreeOnVersion(guest, channel);
 }
 
-void ReadyImc::Reopen() {
+// Torndown tells that the host is done with the rings: before, it may still
+// write the `out` of a request whose answer was here already.
+void ReadyImc::OpenAnew() {
   channel.Close();
   channel.TearDown();
   channel.InitialiseRings();
   channel.Create();
   channel.Open();
+}
+
+void ReadyImc::Reopen() {
+  OpenAnew();
   AgreeOnVersion(guest, channel);
 }
 

@@ -22,7 +22,9 @@ struct ReadyImc {
   RawGuest guest;
   RawChannel channel;
 
-  // Closes, tears down, and opens anew with empty rings.
+  // Closes, tears down, and opens with empty rings.
+  void OpenAnew();
+  // The same, and agrees on a version.
   void Reopen();
   // The next request is answered as it should be.
   void ExpectServed();

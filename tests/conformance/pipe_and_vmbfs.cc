@@ -78,8 +78,7 @@ void SetUpIsParsedUnaligned(const Bench& bench, Verdict& verdict) {
   const Bytes example = FromHex(
       "06000200080000000000000000000000 03000000210000000100000001010000"
       "00001800000008000000500000000000 00015000000000000000000000000000");
-  verdict.Expect(channel.Put(example), "no room for the example");
-  channel.Publish();
+  channel.SendDeferred(example);
   const FileInfo info = GetInfo(guest, channel);
   verdict.Expect(info.status == kSuccess, "a request behind a registration: ", info.status);
   if (!verdict.open()) return;
@@ -108,21 +107,12 @@ void RegistrationsNeedNoSignal(const Bench& bench, Verdict& verdict) {
   const Bytes tear_down = PipeMessage(kPipeTearDown, FromHex("01000000"));
   for (int round = 0; round < 20 && verdict.open(); ++round) {
     imc.guest.Idle(Milliseconds(5));
-    // The firmware remembers the signal that the first publish asks for.
-    imc.channel.Put(set_up);
-    const bool first = imc.channel.Publish();
-    imc.channel.Put(PipeMessage(kPipeData, InfoRequest(kHive)));
-    if (imc.channel.Publish() || first) imc.channel.Signal();
-    const auto answer = imc.channel.Receive(imc.guest.deadline());
-    verdict.Expect(answer && Get32(*answer, 8) == kSuccess, "no answer behind a SETUP");
-    // Seen by nobody until the next request's signal.
-    imc.channel.Put(tear_down);
-    const bool remembered = imc.channel.Publish();
+    // Two packets and one signal; then one that nobody sees until the next.
+    imc.channel.SendDeferred(set_up);
+    imc.ExpectServed();
+    imc.channel.SendDeferred(tear_down);
     imc.guest.Idle(Milliseconds(5));
-    imc.channel.Put(PipeMessage(kPipeData, InfoRequest(kHive)));
-    if (imc.channel.Publish() || remembered) imc.channel.Signal();
-    const auto next = imc.channel.Receive(imc.guest.deadline());
-    verdict.Expect(next && Get32(*next, 8) == kSuccess, "no answer behind a TEARDOWN");
+    imc.ExpectServed();
   }
   const bool rdma = verdict.open() && OffersRdma(imc);
   if (rdma) {
@@ -130,11 +120,10 @@ void RegistrationsNeedNoSignal(const Bench& bench, Verdict& verdict) {
     verdict.Expect(status == kError, "RDMA read after TEARDOWN: status ", status);
   }
   // Left behind at the close: nothing of it is there in the next life.
-  imc.channel.Put(set_up);
-  imc.channel.Publish();
+  imc.channel.SendDeferred(set_up);
   imc.ExpectServed();
-  imc.channel.Put(tear_down);
-  imc.channel.Publish();
+  imc.channel.SendDeferred(tear_down);
+  imc.channel.SendDeferred(set_up);
   imc.Reopen();
   imc.ExpectServed();
   if (rdma) {
@@ -378,9 +367,7 @@ void PathsAndBrokenRequests(const Bench& bench, Verdict& verdict) {
   BrokenRequestsAreAnswered(imc);
   FaultsEndService(imc);
   // Before a version is agreed, each request gets its own response.
-  imc.channel.Close();
-  imc.channel.InitialiseRings();
-  imc.channel.Open();
+  imc.OpenAnew();
   ExpectStatus3(imc, InfoRequest(kHive), 4, kInfoResponseBytes);
   ExpectStatus3(imc, ReadRequest(1, 0), 6, kReadResponseBytes);
   ExpectStatus3(imc, RdmaRequest({.count = 1}), 8, kRdmaResponseBytes);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <utility>
 
 #include "tests/conformance/vmbfs_messages.h"
 
@@ -79,6 +80,7 @@ void RawChannel::InitialiseRings(uint32_t start_index) {
     ring->Store(kFeatureBits, 0);
   }
   to_host_.Store(kFeatureBits, 1);
+  signal_deferred_ = false;
   put_index_ = published_index_ = taken_index_ = freed_index_ = start_index;
 }
 
@@ -127,7 +129,13 @@ void RawChannel::Send(ByteView packet) {
     if (!AwaitSignal(until)) guest_.verdict().Fail("the host frees no room in guest to host");
   }
   to_host_.Store(kPendingSendSize, 0);
-  if (Publish()) Signal();
+  const bool due = Publish();
+  if (std::exchange(signal_deferred_, false) || due) Signal();
+}
+
+void RawChannel::SendDeferred(ByteView packet) {
+  guest_.verdict().Expect(Put(packet), "no room for a registration");
+  if (Publish()) signal_deferred_ = true;
 }
 
 bool RawChannel::AwaitConsumed(Deadline deadline) {

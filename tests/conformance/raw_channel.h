@@ -89,6 +89,9 @@ class RawChannel {
   void Signal() { guest_.Signal(connection_id_); }
   // Put, Publish and the signal that is due; waits for room as a writer does.
   void Send(ByteView packet);
+  // The same without a signal: one that is due goes with the next Send, as the
+  // firmware does with registrations (section 5.3).
+  void SendDeferred(ByteView packet);
   uint32_t put_index() const { return put_index_; }
   // Everything sent was consumed.
   bool AwaitConsumed(Deadline deadline);
@@ -125,6 +128,7 @@ class RawChannel {
   uint32_t vp_;
   uint32_t flag_;
   uint32_t connection_id_;
+  bool signal_deferred_ = false;
   uint32_t put_index_ = 0;        // behind the last packet that was put
   uint32_t published_index_ = 0;  // `in` of guest to host
   uint32_t taken_index_ = 0;      // behind the last packet that was taken

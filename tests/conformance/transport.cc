@@ -115,15 +115,16 @@ void SignalsOfClosedChannelsAreHarmless(const Bench& bench, Verdict& verdict) {
   const uint32_t connection = channel.offer().connection_id();
   for (const uint32_t other : {0U, 2U, 3U, 0x2000U, 0x27FFU, 0xFFFFFFFFU}) signal(other);
   signal(connection);
-  channel.Create();
-  signal(connection);
   for (int round = 0; round < 3; ++round) {
     channel.InitialiseRings();
+    channel.Create();
+    signal(connection);
     channel.Open();
     AgreeOnVersion(guest, channel);
     channel.Close();
     signal(connection);
     guest.ExpectSilence("signals on a closed channel", Milliseconds(50));
+    channel.TearDown();
     signal(connection);
   }
 }
