@@ -63,7 +63,7 @@ void AReofferWaitsForTheRelease(const Bench& bench, Verdict& verdict) {
     device.Attach();
     guest.ExpectSilence("a device that came back before the release", Milliseconds(300));
     guest.Post(MessageWith(kRelIdReleased, {channel_id}));
-    const Offer again{guest.Await(kOfferChannel).bytes};
+    const Offer again(guest.Await(kOfferChannel).bytes);
     verdict.Expect(again.channel_id() == channel_id, "offered as channel ", again.channel_id(),
                    " in place of ", channel_id);
   }

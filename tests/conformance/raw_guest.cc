@@ -166,7 +166,8 @@ void RawGuest::CollectOffers() {
     if (message->type() == kAllOffersDelivered) return;
     verdict_.Expect(message->type() == kOfferChannel, "message of type ", message->type(),
                     " among the offers");
-    offers_.push_back({std::move(message->bytes)});
+    verdict_.Expect(offers_.size() < kOffersMax, "more than ", kOffersMax, " offers");
+    offers_.emplace_back(std::move(message->bytes));
   }
 }
 
@@ -199,7 +200,7 @@ const Offer* RawGuest::FindOffer(ByteView instance_id) const {
 
 Offer RawGuest::Imc() {
   const Offer* const offer = FindOffer(kImcInstance);
-  if (!verdict_.Expect(offer != nullptr, "the IMC device is not offered")) return {Bytes(196)};
+  if (!verdict_.Expect(offer != nullptr, "the IMC device is not offered")) return Offer({});
   return *offer;
 }
 

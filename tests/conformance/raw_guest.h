@@ -12,6 +12,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -29,6 +30,7 @@ using Milliseconds = std::chrono::milliseconds;
 inline constexpr Milliseconds kSilence{150};
 inline constexpr uint32_t kProcessors = 4;
 inline constexpr uint64_t kRamBytes = 16 << 20;
+inline constexpr size_t kOffersMax = 2047;
 
 struct KitOptions {
   std::string socket_path;
@@ -46,8 +48,12 @@ struct HostMessage {
   uint32_t field(size_t offset) const { return Get32(bytes, offset); }
 };
 
-// An OfferChannel, by its offsets.
+// An OfferChannel, by its offsets; zeros where it is shorter than it should be.
 struct Offer {
+  static constexpr size_t kBytes = 196;
+
+  explicit Offer(Bytes message) : bytes(std::move(message)) { bytes.resize(kBytes); }
+
   Bytes bytes;
 
   uint32_t channel_id() const { return Get32(bytes, 184); }
