@@ -10,8 +10,6 @@ namespace vmbfs::conformance {
 namespace {
 
 constexpr uint32_t kPage = 4096;
-// Longer than the host's second look at a channel that was just opened.
-constexpr Milliseconds kAfterOpen{300};
 
 void BothOpenSizesWork(const Bench& bench, Verdict& verdict) {
   RawGuest guest(bench.options, verdict);
@@ -183,7 +181,10 @@ void ExpectSignalAt(RawGuest& guest, RawChannel& channel, uint32_t vp) {
   channel.ListenAt(vp, flag, channel.offer().connection_id());
   for (uint32_t other = 0; other < kProcessors; ++other) guest.TakeFlag(other, flag);
   channel.Send(PipeMessage(kPipeData, VersionRequest()));
-  const bool signalled = guest.AwaitFlag(vp, flag, guest.deadline());
+  bool signalled = false;
+  do {  // a spurious signal may come first
+    signalled = guest.AwaitFlag(vp, flag, guest.deadline());
+  } while (signalled && !channel.HasPacket());
   guest.verdict().Expect(signalled, "no signal at VP ", vp);
   guest.Idle(Milliseconds(20));
   guest.verdict().Expect(!guest.AnyFlagSet(), "a signal at another VP than ", vp);

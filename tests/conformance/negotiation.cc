@@ -161,8 +161,7 @@ void TheFirmwareIsAnswered(const Bench& bench, Verdict& verdict) {
   guest.Post(
       FromHex("0e000000000000000000060000000000 00000000080000000000000000000000"
               "00000000000000006439dd188a3e424e 86fac8e6b191ee0e"));
-  guest.Settle();
-  guest.Idle(kSilence);
+  guest.Until([&] { return Get32(guest.Slot(0, kVmbusSint), 0) != 0; });
   const Bytes slot = guest.Slot(0, kVmbusSint);
   Bytes expected = FromHex(
       "01000000140000000000000000000000 0f000000000000000100000001000000"

@@ -138,15 +138,6 @@ void RawChannel::SendDeferred(ByteView packet) {
   if (Publish()) signal_deferred_ = true;
 }
 
-bool RawChannel::AwaitConsumed(Deadline deadline) {
-  while (guest_.verdict().open()) {
-    if (to_host_.Load(kOut) == published_index_) return true;
-    if (std::chrono::steady_clock::now() >= deadline) return false;
-    guest_.Wait(std::chrono::steady_clock::now() + kLookAgain);
-  }
-  return false;
-}
-
 // --- host to guest ----------------------------------------------------------
 
 std::optional<Bytes> RawChannel::Take() {
@@ -224,7 +215,7 @@ Bytes RawChannel::Exchange(ByteView message) {
 bool RawChannel::IsStopped(Milliseconds duration) {
   Signal();
   guest_.Idle(duration);
-  return from_host_.Load(kIn) == taken_index_;
+  return !HasPacket();
 }
 
 }  // namespace vmbfs::conformance

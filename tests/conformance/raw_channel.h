@@ -93,11 +93,11 @@ class RawChannel {
   // firmware does with registrations (section 5.3).
   void SendDeferred(ByteView packet);
   uint32_t put_index() const { return put_index_; }
-  // Everything sent was consumed.
-  bool AwaitConsumed(Deadline deadline);
 
   // --- host to guest --------------------------------------------------------
 
+  // A packet waits to be taken.
+  bool HasPacket() const { return from_host_.Load(kIn) != taken_index_; }
   // The data of the next packet, which must be a pipe message of the host's.
   std::optional<Bytes> Take();
   // Gives back what was taken; true when the host waits for that room.

@@ -17,6 +17,7 @@ constexpr std::byte kPendingBit{1};
 constexpr uint32_t kSints = 16;
 constexpr uint32_t kUnknownChannel = 2040;
 constexpr Milliseconds kNap{10};
+constexpr Milliseconds kLook{1};
 
 // The interface of vmbfs, and its two instances (section 6.1).
 const Bytes kVmbfsInterface = FromHex("c3c176c376d2d24890a9c04748072c60");
@@ -301,6 +302,15 @@ bool RawGuest::Wait(Deadline deadline) {
   if (!waited.ok() && !absl::IsDeadlineExceeded(waited)) verdict_.Fail(waited.message());
   TakeMessages();
   return waited.ok();
+}
+
+bool RawGuest::Until(const std::function<bool()>& condition) {
+  const Deadline until = deadline();
+  while (ok() && !condition()) {
+    if (std::chrono::steady_clock::now() >= until) return false;
+    Wait(std::chrono::steady_clock::now() + kLook);
+  }
+  return ok();
 }
 
 void RawGuest::Idle(Milliseconds duration) {

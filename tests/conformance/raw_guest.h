@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -28,6 +29,9 @@ using Milliseconds = std::chrono::milliseconds;
 
 // How long nothing must come where nothing may come.
 inline constexpr Milliseconds kSilence{150};
+// Longer than a host takes for its second look at a channel that was just
+// opened, with the spurious signal that this may bring.
+inline constexpr Milliseconds kAfterOpen{400};
 inline constexpr uint32_t kProcessors = 4;
 inline constexpr uint64_t kRamBytes = 16 << 20;
 inline constexpr size_t kOffersMax = 2047;
@@ -150,6 +154,8 @@ class RawGuest {
   // Sleeps until an interrupt or a frame; false at the deadline. Messages are
   // taken on the way.
   bool Wait(Deadline deadline);
+  // Looks again and again until `condition` holds; false at the deadline.
+  bool Until(const std::function<bool()>& condition);
   // Lets time pass, looking after the link.
   void Idle(Milliseconds duration);
 

@@ -16,8 +16,6 @@ namespace vmbfs::conformance {
 namespace {
 
 constexpr uint32_t kPage = 4096;
-// Longer than the host's second look at a channel that was just opened.
-constexpr Milliseconds kAfterOpen{300};
 // What a packet has around the path of a file info request: descriptor, pipe
 // and vmbfs header, trailer.
 constexpr uint32_t kInfoOverhead = 16 + 8 + 8 + 8;
@@ -148,15 +146,18 @@ struct BlockedHost {
     }
     imc.channel.Publish();
     imc.channel.Signal();
-    imc.guest.Idle(Milliseconds(100));
+    AwaitBlocked();
+  }
+  // Waits until the host has answered and asks for room.
+  void AwaitBlocked() {
+    imc.guest.Until([&] {
+      return imc.channel.HasPacket() && imc.channel.from_host().Load(kPendingSendSize) != 0;
+    });
   }
   // Waits until the host consumed more, or there is no more.
   void AwaitStep(uint32_t free) {
-    const Deadline until = imc.guest.deadline();
-    while (FreeBytes() == free && free != imc.channel.to_host().size() - 8 &&
-           std::chrono::steady_clock::now() < until && imc.guest.verdict().open()) {
-      imc.guest.Idle(Milliseconds(2));
-    }
+    imc.guest.Until(
+        [&] { return FreeBytes() != free || free == imc.channel.to_host().size() - 8; });
     imc.guest.Idle(Milliseconds(10));
   }
   uint32_t out() { return imc.channel.to_host().Load(kOut); }
@@ -234,8 +235,9 @@ void AFullReplyRingIsWaitedFor(const Bench& bench, Verdict& verdict) {
     const uint32_t room = replies.size() - 8;
     verdict.Expect(channel.Free() == (room >= pending), "freeing all crosses what is pending");
     channel.Signal();
-    host.imc.guest.Idle(Milliseconds(100));
+    if (answer < 4) host.AwaitBlocked();
   }
+  host.imc.guest.Idle(Milliseconds(50));
   verdict.Expect(!channel.Take().has_value(), "more answers than requests");
   host.imc.ExpectServed();
 }

@@ -8,8 +8,6 @@ namespace vmbfs::conformance {
 namespace {
 
 constexpr uint32_t kUnknownChannel = 2041;
-// Longer than the host's second look at a channel that was just opened.
-constexpr Milliseconds kAfterOpen{300};
 constexpr Milliseconds kSlotFullFor{2'500};
 
 // Provokes every answer that needs no action of the host; each message taken
@@ -52,7 +50,7 @@ void AFullSlotLosesNothing(const Bench& bench, Verdict& verdict) {
   for (int round = 0; round < 2; ++round) {
     guest.HoldSlots(true);
     PostNumbered(guest, kAnswers);
-    guest.Idle(Milliseconds(200));
+    guest.Until([&] { return Get32(guest.Slot(0, kVmbusSint), 0) != 0; });
     const Bytes full = guest.Slot(0, kVmbusSint);
     guest.Idle(kSlotFullFor);
     Bytes later = guest.Slot(0, kVmbusSint);
@@ -83,9 +81,10 @@ void ASetFlagRaisesNoInterrupt(const Bench& bench, Verdict& verdict) {
   const auto provoke = [&] {
     while (imc.channel.TakeAndFree()) {
     }
-    imc.channel.Send(PipeMessage(kPipeData, InfoRequest(kHive)));
     const uint64_t before = guest.Interrupts(0);
-    guest.Idle(Milliseconds(150));
+    imc.channel.Send(PipeMessage(kPipeData, InfoRequest(kHive)));
+    guest.Until([&] { return imc.channel.HasPacket(); });
+    guest.Idle(Milliseconds(100));
     return guest.Interrupts(0) - before;
   };
   const uint64_t first = provoke();
