@@ -1,12 +1,13 @@
 // Trees of keys as `.reg` text.
 
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/hive/reg_file.h"
+#include "core/hive/reg_text.h"
+#include "core/hive/value_data.h"
 #include "core/path/guest_path.h"
 
 namespace vmbfs::hive {
@@ -36,23 +37,6 @@ bool FitsALine(std::u16string_view text) {
   return true;
 }
 
-// The text of a string that the quoted form can carry: it ends with its only NUL.
-std::optional<std::u16string> PlainText(const RegistryValue& value) {
-  if (value.type != ValueType::kString || value.data.size() % 2 != 0 || value.data.empty()) {
-    return std::nullopt;
-  }
-  std::u16string text;
-  for (size_t i = 0; i < value.data.size(); i += 2) {
-    text.push_back(static_cast<char16_t>(std::to_integer<unsigned>(value.data[i]) |
-                                         std::to_integer<unsigned>(value.data[i + 1]) << 8));
-  }
-  const size_t end = text.find(u'\0');
-  if (end != text.size() - 1) return std::nullopt;
-  text.pop_back();
-  if (!FitsALine(text)) return std::nullopt;
-  return text;
-}
-
 std::string Hex(const RegistryValue& value) {
   std::string text = "hex";
   if (value.type != ValueType::kBinary) {
@@ -66,22 +50,42 @@ std::string Hex(const RegistryValue& value) {
   return text;
 }
 
-std::string DataText(const RegistryValue& value) {
-  if (const auto text = PlainText(value); text.has_value()) return Quoted(*text);
-  if (value.type == ValueType::kDword && value.data.size() == 4) {
-    uint32_t number = 0;
-    for (size_t i = 4; i > 0; --i) {
-      number = number << 8 | std::to_integer<uint32_t>(value.data[i - 1]);
+std::string RegData(const RegistryValue& value) {
+  if (value.type == ValueType::kString) {
+    if (const auto text = StringOf(value); text.has_value() && FitsALine(*text)) {
+      return Quoted(*text);
     }
-    return absl::StrCat("dword:", absl::Hex(number, absl::kZeroPad8));
+  }
+  if (value.type == ValueType::kDword) {
+    if (const auto number = NumberOf(value); number.has_value()) {
+      return absl::StrCat("dword:", absl::Hex(*number, absl::kZeroPad8));
+    }
   }
   return Hex(value);
 }
 
+bool PathFitsALine(const RegistryTree& tree, RegistryTree::KeyId id) {
+  for (; id != RegistryTree::kRoot; id = tree.key(id).parent) {
+    if (!FitsALine(tree.key(id).name)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
+std::string RegKeyLine(const RegistryTree& tree, RegistryTree::KeyId id, bool deletion) {
+  if (!PathFitsALine(tree, id)) return "; a key is left out: its name does not fit a line";
+  return absl::StrCat(deletion ? "[-" : "[", "HKEY_LOCAL_MACHINE\\", tree.PathText(id), "]");
+}
+
+std::string RegValueLine(const RegistryValue& value, bool deletion) {
+  if (!FitsALine(value.name)) return "; a value is left out: its name does not fit a line";
+  return absl::StrCat(value.name.empty() ? "@" : Quoted(value.name), "=",
+                      deletion ? "-" : RegData(value));
+}
+
 std::string RegFileOf(const RegistryTree& tree) {
-  std::string text = "Windows Registry Editor Version 5.00\n";
+  std::string text = kRegFileHeader;
   std::vector<RegistryTree::KeyId> waiting = {RegistryTree::kRoot};
   while (!waiting.empty()) {
     const RegistryTree::KeyId id = waiting.back();
@@ -92,19 +96,9 @@ std::string RegFileOf(const RegistryTree& tree) {
     const RegistryTree::Key& key = tree.key(id);
     // A key with subkeys alone comes with them.
     if (key.values.empty() && !subkeys.empty()) continue;
-    if (!FitsALine(key.name)) {
-      text += "\n; a key is left out: its name does not fit a line\n";
-      continue;
-    }
-    absl::StrAppend(&text, "\n[HKEY_LOCAL_MACHINE\\", tree.PathText(id), "]\n");
-    for (const RegistryValue& value : key.values) {
-      if (!FitsALine(value.name)) {
-        text += "; a value is left out: its name does not fit a line\n";
-        continue;
-      }
-      absl::StrAppend(&text, value.name.empty() ? "@" : Quoted(value.name), "=", DataText(value),
-                      "\n");
-    }
+    absl::StrAppend(&text, "\n", RegKeyLine(tree, id), "\n");
+    if (!PathFitsALine(tree, id)) continue;
+    for (const RegistryValue& value : key.values) absl::StrAppend(&text, RegValueLine(value), "\n");
   }
   return text;
 }
