@@ -50,6 +50,8 @@ std::string TypeText(ValueType type) {
   return number < kNames.size() ? kNames[number] : absl::StrCat("type 0x", absl::Hex(number));
 }
 
+std::string NameText(std::u16string_view name) { return EscapedText(name); }
+
 std::string DataText(const RegistryValue& value) {
   if (const auto number = NumberOf(value); number.has_value()) {
     return *number < 10 ? absl::StrCat(*number)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/hive/registry_tree.h"
@@ -17,6 +18,9 @@ std::vector<std::string> ExplainHive(const RegistryTree& tree);
 // A value's data for people: strings in quotes, numbers in decimal and
 // hexadecimal, bytes in hexadecimal, cut after 64.
 std::string DataText(const RegistryValue& value);
+
+// A name for people: control characters are escaped.
+std::string NameText(std::u16string_view name);
 
 // "REG_DWORD"; "type 0x1234" for one without a name.
 std::string TypeText(ValueType type);
