@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "core/path/windows_case.h"
+
 namespace vmbfs {
 
 SingleFileBacking::SingleFileBacking(std::u16string name, std::shared_ptr<const File> file,

@@ -1,9 +1,7 @@
-// Names outside a vmbfs message: comparison, and conversion from and to UTF-8.
+// Names outside a vmbfs message: conversion from and to UTF-8.
 
-#include <unicode/uchar.h>
 #include <unicode/ustring.h>
 
-#include <algorithm>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -11,18 +9,6 @@
 
 namespace vmbfs {
 namespace {
-
-// Windows keeps Unicode's simple upper-case form of a unit only where the
-// simple lower-case form leads back (shared/specs/imc.md, "Case table"): `ı`
-// and `ſ` are no forms of I and S. Surrogates have no case of their own.
-char16_t UpperCase(char16_t unit) {
-  if (unit < 0x80) {
-    return unit >= u'a' && unit <= u'z' ? static_cast<char16_t>(unit - u'a' + u'A') : unit;
-  }
-  const UChar32 upper = u_toupper(unit);
-  if (upper > 0xFFFF || u_tolower(upper) != unit) return unit;
-  return static_cast<char16_t>(upper);
-}
 
 // Errors: kInvalidArgument: longer than `units_max`, or not UTF-8.
 absl::StatusOr<std::u16string> Utf16FromUtf8(std::string_view text, size_t units_max) {
@@ -48,17 +34,6 @@ absl::StatusOr<std::u16string> Utf16FromUtf8(std::string_view text, size_t units
 bool IsControl(char16_t unit) { return unit < 0x20 || (unit >= 0x7F && unit < 0xA0); }
 
 }  // namespace
-
-int CompareNames(std::u16string_view a, std::u16string_view b) {
-  const size_t shorter = std::min(a.size(), b.size());
-  for (size_t i = 0; i < shorter; ++i) {
-    if (a[i] == b[i]) continue;
-    const int difference = int{UpperCase(a[i])} - int{UpperCase(b[i])};
-    if (difference != 0) return difference;
-  }
-  if (a.size() == b.size()) return 0;
-  return a.size() < b.size() ? -1 : 1;
-}
 
 absl::StatusOr<GuestPath> GuestPath::FromUtf8(std::string_view path) {
   absl::StatusOr<std::u16string> units = Utf16FromUtf8(path, kPathUnitsMax);

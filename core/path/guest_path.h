@@ -54,11 +54,6 @@ class GuestPath {
   bool above_root_ = false;
 };
 
-// Compares names as Windows does: each unit by its simple upper-case form, where
-// the simple lower-case form of that leads back (shared/specs/imc.md, "Case
-// table"). Negative, 0 or positive. Does not allocate.
-int CompareNames(std::u16string_view a, std::u16string_view b);
-
 // Checks one file's name as a tree may hold it: 1 to 255 units, valid, no
 // separator, no control character, none of `.` and `..`.
 // Errors: kInvalidArgument with what to change.

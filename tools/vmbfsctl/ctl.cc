@@ -14,6 +14,7 @@
 #include "grpc/client/client.h"
 #include "tools/version/version.h"
 #include "tools/vmbfsctl/commands.h"
+#include "tools/vmbfsctl/imc_commands.h"
 #include "tools/vmbfsctl/output.h"
 #include "tools/vmbfsctl/text.h"
 
@@ -172,6 +173,8 @@ int RunCtl(std::vector<std::string> arguments, std::ostream& out, std::ostream& 
   AddGlobalOptions(app, request);
   AddVmCommands(app, request);
   AddAttachmentCommands(app, request);
+  LocalCommand local_command;
+  AddImcCommands(app, local_command);
 
   std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
   try {
@@ -183,7 +186,7 @@ int RunCtl(std::vector<std::string> arguments, std::ostream& out, std::ostream& 
     err << "vmbfsctl: " << error.what() << "; see vmbfsctl --help\n";
     return kExitUsage;
   }
-  return Run(request, out, err);
+  return local_command ? local_command(out, err) : Run(request, out, err);
 }
 
 }  // namespace vmbfs::ctl

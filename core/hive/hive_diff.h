@@ -1,0 +1,26 @@
+// How two trees of keys differ.
+
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/hive/registry_tree.h"
+
+namespace vmbfs::hive {
+
+struct HiveDifferences {
+  // For people, one line a value, or a key that one side lacks: "+ PATH\NAME =
+  // DATA" is in the second only, "- …" in the first only, "~ …: DATA -> DATA"
+  // in both. Empty: they are the same.
+  std::vector<std::string> lines;
+  // `.reg` text that leads from the first to the second; it may delete, which
+  // regedit does and an IMC hive cannot. The root's own values are left out.
+  std::string reg_file;
+};
+
+// Names are compared without regard to case; what differs in that alone, or in
+// the order of values, is the same.
+HiveDifferences DiffTrees(const RegistryTree& first, const RegistryTree& second);
+
+}  // namespace vmbfs::hive

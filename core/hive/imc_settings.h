@@ -1,0 +1,78 @@
+// What an initial machine configuration (IMC) hive is to hold, gathered from
+// inputs in whatever form, and checked by the rules of such hives.
+//
+// Trust: names and data come from files. Rules: shared/specs/imc.md section 5.2.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/hive/registry_tree.h"
+
+namespace vmbfs::hive {
+
+struct ImcOptions {
+  // Windows takes a hive whose number is new to it; a new machine behaves as if
+  // it had seen 1.
+  uint32_t sequence = 2;
+  // Takes ControlSet001 and its like for CurrentControlSet.
+  bool rewrite_control_sets = false;
+  // Allows a sequence of 0 or 1.
+  bool force = false;
+};
+
+// Keys and values below HKEY_LOCAL_MACHINE\SYSTEM.
+//
+// Thread safety: one thread.
+// Bounds: kKeysMax keys and kDataBytesMax bytes of names and data.
+class ImcSettings {
+ public:
+  using KeyId = RegistryTree::KeyId;
+  static constexpr size_t kKeysMax = 200'000;
+  static constexpr size_t kDataBytesMax = size_t{256} << 20;
+
+  // Errors: kInvalidArgument for a sequence of 0 or 1 without `force`.
+  static absl::StatusOr<ImcSettings> Create(const ImcOptions& options);
+
+  // The key of this path, with all missing parents. A path begins with
+  // HKEY_LOCAL_MACHINE\SYSTEM, HKLM\SYSTEM or SYSTEM.
+  //
+  // Errors: kInvalidArgument      another root, ControlSet00N without
+  //                               `rewrite_control_sets`, or a bad name;
+  //         kResourceExhausted.
+  absl::StatusOr<KeyId> AddKey(std::u16string_view path);
+
+  // Errors: kInvalidArgument, kResourceExhausted;
+  //         kAlreadyExists: an input gave this value before.
+  absl::Status AddValue(KeyId key, RegistryValue value);
+
+  const RegistryTree& tree() const { return tree_; }
+  // What was understood otherwise than it was written.
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
+ private:
+  explicit ImcSettings(const ImcOptions& options) : options_(options) {}
+  absl::Status Admit(size_t bytes);
+
+  ImcOptions options_;
+  RegistryTree tree_;
+  size_t data_bytes_ = 0;
+  std::vector<std::string> warnings_;
+};
+
+// What a machine would not make of a hive what its author meant.
+struct ImcFindings {
+  std::vector<std::string> errors;
+  std::vector<std::string> warnings;
+};
+
+// Sequence present and a DWORD, a SYSTEM key, services' Start and Type DWORDs,
+// strings terminated.
+ImcFindings CheckImc(const RegistryTree& tree);
+
+}  // namespace vmbfs::hive

@@ -1,0 +1,261 @@
+#include "tools/vmbfsctl/imc_commands.h"
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <ostream>
+#include <span>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "core/blob/blob_store.h"
+#include "core/hive/explain.h"
+#include "core/hive/hive_diff.h"
+#include "core/hive/hive_reader.h"
+#include "core/hive/hive_writer.h"
+#include "core/hive/imc_settings.h"
+#include "core/hive/reg_file.h"
+#include "tools/vmbfsctl/ctl.h"
+#include "tools/vmbfsctl/text.h"
+
+namespace vmbfs::ctl {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+constexpr uintmax_t kFileBytesMax = hive::kRegFileBytesMax;
+
+struct ImcArguments {
+  std::vector<std::string> inputs;
+  std::string file;
+  std::string other_file;
+  std::string output;
+  std::string format = "tree";
+  hive::ImcOptions options;
+  bool wmi = false;
+  bool reg = false;
+};
+
+int Fail(std::ostream& err, const absl::Status& status) {
+  err << "vmbfsctl: " << Printable(std::string(status.message())) << "\n";
+  return kExitFailed;
+}
+
+void Warn(std::ostream& err, const std::vector<std::string>& warnings) {
+  for (const std::string& warning : warnings) {
+    err << "vmbfsctl: warning: " << Printable(warning) << "\n";
+  }
+}
+
+absl::StatusOr<Bytes> ReadFile(const std::string& path) {
+  std::error_code error;
+  const uintmax_t size = std::filesystem::file_size(path, error);
+  if (error) return absl::FailedPreconditionError(absl::StrCat(path, ": ", error.message()));
+  if (size > kFileBytesMax) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, ": ", size, " bytes; at most ", kFileBytesMax, " are read"));
+  }
+  Bytes bytes(size);
+  std::ifstream stream(path, std::ios::binary);
+  if (!stream.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size))) {
+    return absl::FailedPreconditionError(absl::StrCat(path, ": it cannot be read"));
+  }
+  return bytes;
+}
+
+// Written aside and renamed: the file is whole or as it was.
+absl::Status WriteFile(const std::string& path, const Bytes& bytes) {
+  const std::string aside = absl::StrCat(path, ".new");
+  std::ofstream stream(aside, std::ios::binary | std::ios::trunc);
+  stream.write(reinterpret_cast<const char*>(bytes.data()),
+               static_cast<std::streamsize>(bytes.size()));
+  stream.close();
+  if (!stream) return absl::FailedPreconditionError(absl::StrCat(aside, ": it cannot be written"));
+  std::error_code error;
+  std::filesystem::rename(aside, path, error);
+  if (!error) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(path, ": ", error.message()));
+}
+
+// The argument that Hyper-V's SetInitialMachineConfigurationData takes: a length
+// that counts itself, big-endian, then the hive (shared/specs/imc.md 1.1).
+Bytes ForWmi(const Bytes& hive) {
+  const size_t bytes = sizeof(uint32_t) + hive.size();
+  Bytes data;
+  data.reserve(bytes);
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    data.push_back(static_cast<std::byte>(bytes >> shift));
+  }
+  data.insert(data.end(), hive.begin(), hive.end());
+  return data;
+}
+
+int Build(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
+  auto settings = hive::ImcSettings::Create(arguments.options);
+  if (!settings.ok()) return Fail(err, settings.status());
+  for (const std::string& input : arguments.inputs) {
+    const absl::StatusOr<Bytes> bytes = ReadFile(input);
+    if (!bytes.ok()) return Fail(err, bytes.status());
+    const absl::Status added = hive::AddRegFile(input, *bytes, *settings);
+    if (!added.ok()) return Fail(err, added);
+  }
+  Warn(err, settings->warnings());
+  const hive::ImcFindings findings = hive::CheckImc(settings->tree());
+  Warn(err, findings.warnings);
+  for (const std::string& error : findings.errors) Fail(err, absl::InvalidArgumentError(error));
+  if (!findings.errors.empty()) return kExitFailed;
+
+  hive::HiveWriteOptions options;
+  if (arguments.options.force) options.value_bytes_max = options.hive_bytes_max;
+  const auto written = hive::WriteHive(settings->tree(), options);
+  if (!written.ok()) return Fail(err, written.status());
+  Warn(err, written->warnings);
+  const Bytes bytes = arguments.wmi ? ForWmi(written->bytes) : written->bytes;
+  if (const absl::Status status = WriteFile(arguments.output, bytes); !status.ok()) {
+    return Fail(err, status);
+  }
+  out << Sha256Hex(bytes) << "  " << Printable(arguments.output) << "\n";
+  return kExitDone;
+}
+
+absl::StatusOr<hive::HiveReading> ReadHiveFile(const std::string& path) {
+  const absl::StatusOr<Bytes> bytes = ReadFile(path);
+  if (!bytes.ok()) return bytes.status();
+  absl::StatusOr<hive::HiveReading> reading = hive::ReadHive(*bytes);
+  if (reading.ok()) return reading;
+  return absl::Status(reading.status().code(),
+                      absl::StrCat(path, ": ", reading.status().message()));
+}
+
+int Validate(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
+  const auto reading = ReadHiveFile(arguments.file);
+  if (!reading.ok()) return Fail(err, reading.status());
+  Warn(err, reading->warnings);
+  const hive::ImcFindings findings = hive::CheckImc(reading->tree);
+  Warn(err, findings.warnings);
+  for (const std::string& error : findings.errors) {
+    Fail(err, absl::InvalidArgumentError(absl::StrCat(arguments.file, ": ", error)));
+  }
+  if (!findings.errors.empty()) return kExitFailed;
+  out << Printable(arguments.file) << ": valid, " << reading->tree.key_count() << " keys\n";
+  return kExitDone;
+}
+
+void PrintTree(const hive::RegistryTree& tree, std::ostream& out) {
+  std::vector<hive::RegistryTree::KeyId> waiting = {hive::RegistryTree::kRoot};
+  while (!waiting.empty()) {
+    const auto id = waiting.back();
+    waiting.pop_back();
+    const std::string indent(2 * tree.key(id).depth, ' ');
+    out << indent << hive::NameText(tree.key(id).name) << "\n";
+    for (const hive::RegistryValue& value : tree.key(id).values) {
+      out << indent << "  " << (value.name.empty() ? "(default)" : hive::NameText(value.name))
+          << " = " << hive::DataText(value) << "  " << hive::TypeText(value.type) << "\n";
+    }
+    const auto subkeys = tree.SortedSubkeys(id);
+    waiting.insert(waiting.end(), subkeys.rbegin(), subkeys.rend());
+  }
+}
+
+int Show(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
+  const auto reading = ReadHiveFile(arguments.file);
+  if (!reading.ok()) return Fail(err, reading.status());
+  Warn(err, reading->warnings);
+  if (arguments.format == "reg") {
+    out << hive::RegFileOf(reading->tree);
+  } else {
+    PrintTree(reading->tree, out);
+  }
+  return kExitDone;
+}
+
+int Explain(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
+  const auto reading = ReadHiveFile(arguments.file);
+  if (!reading.ok()) return Fail(err, reading.status());
+  Warn(err, reading->warnings);
+  for (const std::string& line : hive::ExplainHive(reading->tree)) out << line << "\n";
+  return kExitDone;
+}
+
+// As diff(1): 0 the same, 1 different; 2 when they cannot be compared.
+int Diff(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
+  const auto first = ReadHiveFile(arguments.file);
+  const auto second = ReadHiveFile(arguments.other_file);
+  for (const auto* reading : {&first, &second}) {
+    if (reading->ok()) continue;
+    Fail(err, reading->status());
+    return kExitUsage;
+  }
+  const hive::HiveDifferences differences = hive::DiffTrees(first->tree, second->tree);
+  if (arguments.reg) {
+    out << differences.reg_file;
+  } else {
+    for (const std::string& line : differences.lines) out << line << "\n";
+  }
+  return differences.lines.empty() ? kExitDone : kExitFailed;
+}
+
+using Command = int (*)(const ImcArguments&, std::ostream&, std::ostream&);
+
+}  // namespace
+
+void AddImcCommands(CLI::App& app, LocalCommand& chosen) {
+  CLI::App* const imc = app.add_subcommand(
+      "imc", "Make, check, explain and compare machine configuration hives; needs no daemon");
+  imc->require_subcommand(1);
+  const auto arguments = std::make_shared<ImcArguments>();
+  const auto add = [imc, arguments, &chosen](const char* name, const char* description,
+                                             Command command) {
+    CLI::App* const added = imc->add_subcommand(name, description);
+    added->callback([arguments, command, &chosen] {
+      chosen = [arguments, command](std::ostream& out, std::ostream& err) {
+        const int exit_code = command(*arguments, out, err);
+        if (out.flush()) return exit_code;
+        return Fail(err, absl::InternalError("cannot write the output"));
+      };
+    });
+    return added;
+  };
+
+  CLI::App* const build = add("build", "Make a hive of .reg files", Build);
+  build->add_option("IN", arguments->inputs, "Files in regedit's version 5 format")->required();
+  build->add_option("--output", arguments->output, "The hive to write")->required();
+  build
+      ->add_option("--sequence", arguments->options.sequence,
+                   "A machine takes a hive whose number it has not seen")
+      ->capture_default_str();
+  build->add_flag("--rewrite-control-sets", arguments->options.rewrite_control_sets,
+                  "Take ControlSet001 and its like for CurrentControlSet");
+  build->add_flag("--force", arguments->options.force,
+                  "Allow a sequence of 0 or 1, and values above 1 MiB");
+  build->add_flag("--wmi", arguments->wmi,
+                  "Write what Hyper-V's SetInitialMachineConfigurationData takes");
+
+  add("validate", "Check a hive strictly", Validate)
+      ->add_option("FILE", arguments->file)
+      ->required();
+  CLI::App* const show = add("show", "Show a hive's keys and values", Show);
+  show->add_option("FILE", arguments->file)->required();
+  show->add_option("--format", arguments->format, "tree or reg")
+      ->check(CLI::IsMember({"tree", "reg"}).description(""))
+      ->capture_default_str();
+  add("explain", "Say what a hive will do to a machine", Explain)
+      ->add_option("FILE", arguments->file)
+      ->required();
+  CLI::App* const diff =
+      add("diff", "Compare two hives; exit code 0 same, 1 different, 2 not comparable", Diff);
+  diff->add_option("A", arguments->file)->required();
+  diff->add_option("B", arguments->other_file)->required();
+  diff->add_flag("--reg", arguments->reg, "Print the .reg file that leads from A to B");
+}
+
+}  // namespace vmbfs::ctl
