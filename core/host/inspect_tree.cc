@@ -29,6 +29,8 @@ void AddLink(Node& vm, const hyperv::LinkStatus& status) {
   link.Add("socket_path", status.socket_path);
   link.Add("listening", status.listening);
   link.Add("connected", status.connected);
+  link.Add("level", status.level);
+  link.Add("delivery", status.delivery);
   link.Add("started", status.started);
   link.Add("paused", status.paused);
   link.Add("peer_label", status.peer_label);
@@ -43,10 +45,14 @@ void AddLink(Node& vm, const hyperv::LinkStatus& status) {
   link.Add("frames_refused", status.frames_refused);
 }
 
-void AddBus(Node& vm, const std::optional<hyperv::BusStatus>& status) {
+void AddBus(Node& vm, const hyperv::LinkStatus& link) {
   Node& bus = vm.AddFolder("bus");
-  bus.Add("state", status.has_value() ? status->state : "no VMM");
-  if (!status.has_value()) return;
+  const std::optional<hyperv::BusStatus>& status = link.bus;
+  if (!status.has_value()) {
+    bus.Add("state", link.connected ? "the VMM's own" : "no VMM");
+    return;
+  }
+  bus.Add("state", status->state);
   bus.Add("version", status->version);
   bus.Add("features", uint64_t{status->features});
   bus.Add("target_vp", uint64_t{status->target_vp});
@@ -109,7 +115,7 @@ void AddSource(Node& parent, std::string_view name, const BackingSource& source)
 
 void AddVmContent(Node& vm, const VmStatus& status) {
   AddLink(vm, status.link);
-  AddBus(vm, status.link.bus);
+  AddBus(vm, status.link);
   Node& channels = vm.AddFolder("channels");
   for (const VmDeviceStatus& device : status.devices) AddChannel(channels, device);
   Node& devices = vm.AddFolder("devices");

@@ -86,7 +86,7 @@ TEST_P(MuteVmmTest, UnansweredRequestHoldsUpItsOwnGuestAlone) {
       return false;
     });
     GuestOptions options = ThroughRelay(GetParam().link);
-    options.timeout = std::chrono::seconds(3);
+    options.timeout = std::chrono::seconds(5);
     const std::unique_ptr<Guest> guest = Started(options);
     ASSERT_NE(guest, nullptr);
     const absl::Status connected = guest->Connect();
