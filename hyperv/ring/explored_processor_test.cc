@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <functional>
+#include <string>
 #include <vector>
 
 namespace vmbfs::hyperv {
@@ -39,10 +40,12 @@ class ExploredProcessorTest : public ::testing::Test {
 
 TEST_F(ExploredProcessorTest, StoreWaitsForItsDrainAndIsSeenByItsOwnSideOnly) {
   uint32_t own = 0;
-  EXPECT_FALSE(Run(writer_, [&] {
+  const auto store_and_load = [&] {
     writer_.Store(ControlWord::kIn, 8, false);
     own = writer_.Load(ControlWord::kIn, false);
-  }));
+  };
+  EXPECT_TRUE(Run(writer_, store_and_load));
+  EXPECT_FALSE(Run(writer_, store_and_load));
   EXPECT_EQ(own, 8u);
   uint32_t others = 99;
   EXPECT_FALSE(Run(reader_, [&] { others = reader_.Load(ControlWord::kIn, false); }));
@@ -67,15 +70,12 @@ TEST_F(ExploredProcessorTest, StoresReachMemoryInTheirOrder) {
 TEST_F(ExploredProcessorTest, FencedLoadWaitsForAFencedStoreAndPlainOnesForNothing) {
   const auto run = [this](bool fenced_store, bool fenced_load) {
     machine_.sides[kWriterSide] = {};
-    (void)Run(writer_, [&] {
+    const auto store_and_load = [&] {
       writer_.Store(ControlWord::kIn, 8, fenced_store);
       (void)writer_.Load(ControlWord::kOut, fenced_load);
-    });
-    const bool waits = Run(writer_, [&] {
-      writer_.Store(ControlWord::kIn, 8, fenced_store);
-      (void)writer_.Load(ControlWord::kOut, fenced_load);
-    });
-    return waits;
+    };
+    (void)Run(writer_, store_and_load);
+    return Run(writer_, store_and_load);
   };
   EXPECT_TRUE(run(true, true));
   EXPECT_FALSE(run(true, false));
