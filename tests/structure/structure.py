@@ -88,7 +88,8 @@ def problems(root):
             if parts[-1] == "BUILD":
                 found.extend(_build_problems(root, path, folder))
     for name in sorted(os.listdir(root)):
-        if os.path.isdir(os.path.join(root, name)) and not name.startswith((".", "bazel-")):
+        made_by_tools = name.startswith((".", "bazel-")) or name == "fuzz-findings"
+        if os.path.isdir(os.path.join(root, name)) and not made_by_tools:
             if name not in TOP_LEVEL:
                 found.append(f"{name}: not one of the top-level folders")
     return found
