@@ -92,7 +92,7 @@ class BytePipeModelTest : public ::testing::TestWithParam<PageLayout> {
 TEST_P(BytePipeModelTest, BytesAndEndsCrossInOrderOverRestartsOfBothSides) {
   Model to_host;
   Model to_guest;
-  for (int step = 0; step < 40'000; ++step) {
+  for (int step = 0; step < 20'000; ++step) {
     switch (random_() % 6) {
       case 0:
         ASSERT_NO_FATAL_FAILURE(Write(*guest_, to_host)) << step;

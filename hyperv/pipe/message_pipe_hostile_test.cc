@@ -48,7 +48,7 @@ class HostilePeerTest : public ::testing::TestWithParam<PageLayout> {
   std::optional<MessagePipe> OpenHost() {
     auto channel = pair_.OpenHost();
     if (!channel.ok()) return std::nullopt;
-    return std::optional<MessagePipe>(std::in_place, *std::move(channel));
+    return std::optional<MessagePipe>(std::in_place, *std::move(channel), GpaDirect::kServed);
   }
 
   ChannelPair pair_{{.data_pages = kDataPages, .layout = GetParam()}};

@@ -226,6 +226,16 @@ TEST_F(MemoryBoundTest, QuestionsThatTheVmmLeavesOpenStayBelowTheVmsBound) {
   ExpectLittleIsLeft();
 }
 
+TEST_F(MemoryBoundTest, ConnectionsThatComeAndGoLeaveNothing) {
+  for (int connection = 0; connection < 10; ++connection) {
+    ASSERT_NO_FATAL_FAILURE(Connect());
+    ASSERT_NO_FATAL_FAILURE(Expect(vm_->OpenLargest(1)));
+    ASSERT_NO_FATAL_FAILURE(Expect(vm_->Register(1, 64, 256)));
+    ASSERT_NO_FATAL_FAILURE(Expect(vm_->CreateGpadls(1000, 12), size_t{1000}));
+  }
+  ExpectLittleIsLeft();
+}
+
 TEST_F(MemoryBoundTest, FramesThatTheVmmDoesNotReadStayBelowTheVmsBound) {
   ASSERT_NO_FATAL_FAILURE(Connect());
   ASSERT_NO_FATAL_FAILURE(Expect(vm_->ReadNothing()));
