@@ -107,7 +107,7 @@ TEST_F(GuestMemoryTest, WhatIsNoMemfdIsRefused) {
   ASSERT_EQ(::pipe(pipe_ends), 0);
   UniqueFd writer(pipe_ends[1]);
   for (int fd : {pipe_ends[0], ::open("/dev/zero", O_RDWR), ::open("/", O_RDONLY),
-                 ::open("/proc/self/exe", O_RDONLY), -1}) {
+                 ::open("/proc/self/exe", O_RDONLY), ::open("/proc/self/exe", O_PATH), -1}) {
     ExpectRefused(memory_.AddRegion(kRegion, UniqueFd(fd)), absl::StatusCode::kInvalidArgument,
                   "no memfd");
   }
