@@ -269,7 +269,7 @@ void TheEndOfTheFileIsExact(const Bench& bench, Verdict& verdict) {
 }
 
 void PathsAreResolved(const Bench& bench, Verdict& verdict) {
-  using namespace std::string_view_literals;
+  using std::string_view_literals::operator""sv;
   ReadyImc imc(bench.options, verdict);
   const auto expect = [&](std::u16string_view path, uint32_t status, bool directory) {
     const FileInfo info = GetInfo(imc.guest, imc.channel, path);
