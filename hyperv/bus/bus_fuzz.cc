@@ -318,7 +318,7 @@ class BusFuzzer {
 
   std::vector<std::byte> GpadlHeader(uint32_t channel, uint32_t gpadl) {
     // A ring of 4 pages and more; from 27 on it needs a body.
-    const uint16_t pages = 4 + input_.U8() % 32u;
+    const auto pages = static_cast<uint16_t>(4 + input_.U8() % 32u);
     MessageBytes message = MessageBytes(8, 240).U32(8, channel).U32(12, gpadl);
     message.U16(16, static_cast<uint16_t>(8 * (pages + 1))).U16(18, 1);
     return message.U32(20, 4096u * pages).bytes();

@@ -115,8 +115,8 @@ class MessageModeFuzzer {
   // A packet of which every field is the input's.
   void SendRaw() {
     const uint16_t type = input_.OneIn(8) ? input_.U8() : 6;
-    const uint16_t offset_units = input_.OneIn(8) ? input_.U8() % 8 : 2;
-    const uint16_t payload_units = input_.U8() % 16;
+    const auto offset_units = static_cast<uint16_t>(input_.OneIn(8) ? input_.U8() % 8 : 2);
+    const auto payload_units = static_cast<uint16_t>(input_.U8() % 16);
     const uint16_t flags = input_.OneIn(16) ? input_.U8() : 0;
     const uint32_t message_type = input_.OneIn(8) ? input_.U32() : input_.U8() % 6;
     const uint32_t data_bytes = input_.OneIn(8) ? input_.U32() : input_.U8() % 128;

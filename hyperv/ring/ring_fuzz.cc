@@ -381,9 +381,9 @@ class RingFuzzer {
     static constexpr std::array<uint16_t, 4> kTypes = {6, 7, 9, 0xB};
     const bool known = !input_.OneIn(8);
     const uint16_t type = known ? kTypes[input_.Below(4)] : input_.U8();
-    const uint16_t offset = input_.U8() % 16;
-    const uint16_t length = input_.OneIn(4) ? input_.U16() : input_.U8() % 64;
-    const uint16_t flags = input_.OneIn(8) ? input_.U16() : input_.U8() % 2;
+    const auto offset = static_cast<uint16_t>(input_.U8() % 16);
+    const auto length = static_cast<uint16_t>(input_.OneIn(4) ? input_.U16() : input_.U8() % 64);
+    const auto flags = static_cast<uint16_t>(input_.OneIn(8) ? input_.U16() : input_.U8() % 2);
     std::array<std::byte, 24> bytes{};
     size_t at = 0;
     for (const uint16_t field : {type, offset, length, flags}) {
