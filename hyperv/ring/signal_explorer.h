@@ -48,7 +48,7 @@ struct SignalFindings {
 //   - nobody can go on;
 //   - a packet is not the one that is due, or is refused.
 //
-// Bounds: kStatesMax states; more are a fault.
+// Bounds: kExploredStatesMax states; more are a fault.
 inline constexpr size_t kExploredStatesMax = 2'000'000;
 SignalFindings ExploreSignals(const SignalExploration& exploration);
 
