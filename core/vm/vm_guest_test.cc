@@ -113,10 +113,12 @@ TEST_P(VmGuestTest, GuestReadsBothDevices) {
   EXPECT_EQ(Seen("vms/web-7/devices/imc/bytes_read"), std::to_string(old_hive_.size()));
   EXPECT_EQ(Seen("vms/web-7/devices/boot/not_found"), "1");
   EXPECT_EQ(Seen("vms/web-7/link/peer_label"), "vmbfs-guest");
-  if (std::get<GuestLink>(GetParam()) != GuestLink::kChannel) {
-    EXPECT_EQ(Seen("vms/web-7/bus/state"), "connected");
-    EXPECT_EQ(Seen("vms/web-7/bus/version"), guest->version());
-  }
+  const GuestLink link = std::get<GuestLink>(GetParam());
+  const bool channel_level = link == GuestLink::kChannel;
+  EXPECT_EQ(Seen("vms/web-7/link/level"), channel_level ? "channel" : "synic");
+  EXPECT_EQ(Seen("vms/web-7/link/delivery"), channel_level ? "" : hyperv::GuestLinkName(link));
+  EXPECT_EQ(Seen("vms/web-7/bus/state"), channel_level ? "the VMM's own" : "connected");
+  EXPECT_EQ(Seen("vms/web-7/bus/version"), channel_level ? "" : guest->version());
   EXPECT_EQ(Seen("vms/web-7/channels/imc/open"), "1");
   EXPECT_NE(Seen("vms/web-7/backings/boot/active/sha256"), "");
 }

@@ -136,6 +136,11 @@ class Listener {
   ~Listener() { unlink(path_.c_str()); }
 
   Peer Accept() {
+    pollfd waiting{.fd = fd_.get(), .events = POLLIN, .revents = 0};
+    if (!PollUntil({&waiting, 1}, Soon())) {
+      ADD_FAILURE() << "no VMM came";
+      return Peer(UniqueFd());
+    }
     return Peer(UniqueFd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK)));
   }
 

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "hyperv/link/channel_level_fixture.h"
 
 namespace vmbfs::hyperv {
@@ -151,6 +152,9 @@ TEST_F(ChannelLevelRefusals, OpensThatTheGuestIsToldOf) {
     open.downstream_page_offset = offset;
     ExpectOpenFails(open, "downstream page offset");
   }
+  // The ring is not in use.
+  EXPECT_TRUE(Done(vmm_.DeleteGpadl(kChannel, TestChannelVmm::kRingGpadl)));
+  ASSERT_TRUE(vmm_.AddRing(kChannel));
   open = TestChannelVmm::OpenPayload(kChannel, TestChannelVmm::kVps);
   ExpectOpenFails(open, "target VP 2 of 2");
   ASSERT_EQ(Status(vmm_.AddGpadl(kChannel, 8, Frames(10))), 0u);
@@ -227,6 +231,18 @@ TEST_F(ChannelLevelRefusals, OfferThatTheVmmRefusesIsNotThereOnThisConnection) {
   Remove(second);
   EXPECT_TRUE(Done(vmm_.Ask(LinkType::kResume, {})));
   EXPECT_TRUE(vmm_.revoked().empty());
+}
+
+TEST_F(ChannelLevelRefusals, OffersThatTheVmmDoesNotReleaseAreBounded) {
+  const absl::Status result = harness_.Do([&](LinkServer& server) {
+    for (int offers = 1; offers < 2047; ++offers) {
+      server.Remove(*device_);
+      if (absl::Status status = server.Add(device_); !status.ok()) return status;
+    }
+    server.Remove(*device_);
+    return server.Add(device_);
+  });
+  EXPECT_TRUE(absl::IsResourceExhausted(result)) << result;
 }
 
 TEST_F(ChannelLevelRefusals, NameInUseEndsTheConnection) {

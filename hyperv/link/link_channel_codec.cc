@@ -43,7 +43,7 @@ absl::StatusOr<LinkGpadlAdd> ParseGpadlAdd(std::span<const std::byte> payload, s
                          " bytes");
   }
   add.page_frames.resize(list.size() / sizeof(uint64_t));  // at most kLinkInlinePageFramesMax
-  std::memcpy(add.page_frames.data(), list.data(), list.size());
+  if (!list.empty()) std::memcpy(add.page_frames.data(), list.data(), list.size());
   for (uint64_t& page_frame : add.page_frames) boost::endian::little_to_native_inplace(page_frame);
   return add;
 }
