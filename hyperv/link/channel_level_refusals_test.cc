@@ -120,7 +120,7 @@ TEST_F(ChannelLevelRefusals, ListsInAMemfdAreReadWhole) {
   frames.back() = 0x999999;  // nowhere
   EXPECT_EQ(Status(vmm_.AddGpadl(kChannel, 9, frames)), 0u);
   open.ring_gpadl = 9;
-  ExpectOpenFails(open, "guest page 0x999999");
+  ExpectOpenFails(open, "guest address 0x999999000");
 }
 
 TEST_F(ChannelLevelRefusals, ListsThatAreNotInASealedMemfdAreRefused) {

@@ -67,13 +67,13 @@ class LinkMemoryTest : public ::testing::Test {
 
 TEST_F(LinkMemoryTest, UnsealedMemoryIsRefusedWhereItIsNotAllowed) {
   LinkHarness strict;
-  TestVmm vmm(strict.path(), 1, kUnsealed, kUnsealed);
+  TestVmm vmm(strict.path(), 1, kLinkDeliveryDirect, kUnsealed, kUnsealed);
   EXPECT_FALSE(vmm.SetUp());
   EXPECT_THAT(strict.status().last_error, HasSubstr("not allowed for this VM"));
 }
 
 TEST_F(LinkMemoryTest, RingThatVanishesFaultsItsChannelAndAnotherVmGoesOn) {
-  TestVmm vmm(harness_.path(), 1, SealShrink(), kUnsealed);
+  TestVmm vmm(harness_.path(), 1, kLinkDeliveryDirect, SealShrink(), kUnsealed);
   OpenAll(vmm);
   // Another VM, on the same thread.
   ScratchFolder folder;
@@ -121,7 +121,7 @@ TEST_F(LinkMemoryTest, RingThatVanishesFaultsItsChannelAndAnotherVmGoesOn) {
 }
 
 TEST_F(LinkMemoryTest, ChannelOpensAgainOnceTheVmmHasAddedTheMemoryAgain) {
-  TestVmm vmm(harness_.path(), 1, SealShrink(), kUnsealed);
+  TestVmm vmm(harness_.path(), 1, kLinkDeliveryDirect, SealShrink(), kUnsealed);
   OpenAll(vmm);
   ASSERT_EQ(::ftruncate(vmm.ring_fd(), 0), 0);
   vmm.RingDoorbell(vmm.channel_connection());
@@ -145,7 +145,7 @@ TEST_F(LinkMemoryTest, ChannelOpensAgainOnceTheVmmHasAddedTheMemoryAgain) {
 }
 
 TEST_F(LinkMemoryTest, OpenOverRingsThatVanishedIsRefused) {
-  TestVmm vmm(harness_.path(), 1, SealShrink(), kUnsealed);
+  TestVmm vmm(harness_.path(), 1, kLinkDeliveryDirect, SealShrink(), kUnsealed);
   ASSERT_TRUE(vmm.SetUp());
   ASSERT_TRUE(vmm.ConnectBus());
   ASSERT_TRUE(vmm.CreateRingGpadl());
@@ -162,7 +162,7 @@ TEST_F(LinkMemoryTest, OpenOverRingsThatVanishedIsRefused) {
 
 TEST_F(LinkMemoryTest, ConnectionEndsInGoodOrderAfterAllItsMemoryVanished) {
   {
-    TestVmm vmm(harness_.path(), 1, kUnsealed, kUnsealed);
+    TestVmm vmm(harness_.path(), 1, kLinkDeliveryDirect, kUnsealed, kUnsealed);
     OpenAll(vmm);
     ASSERT_EQ(::ftruncate(vmm.ram_fd(), 0), 0);
     ASSERT_EQ(::ftruncate(vmm.ring_fd(), 0), 0);
