@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/path/guest_path.h"
+#include "core/path/windows_case.h"
 #include "hyperv/fuzz_input/fuzz_input.h"
 
 namespace vmbfs {

@@ -22,6 +22,7 @@
 #include "core/backing/directory.h"
 #include "core/backing/memory_file.h"
 #include "core/path/guest_path.h"
+#include "core/path/windows_case.h"
 #include "core/vmbfs/message_bytes.h"
 #include "core/vmbfs/session.h"
 #include "hyperv/fuzz_input/fuzz_input.h"

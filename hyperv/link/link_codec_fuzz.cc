@@ -161,7 +161,7 @@ void CheckBuilders(uint64_t seq, uint32_t word, std::span<const std::byte> text_
   std::string text;
   for (const std::byte each : text_bytes) text.push_back(static_cast<char>(each));
   CheckBuilt(BuildReply(LinkType::kPause, seq), 0x05, 1, seq, 0);
-  CheckBuilt(BuildHelloOk(seq, static_cast<uint16_t>(word)), 0x01, 1, seq, 24);
+  CheckBuilt(BuildHelloOk(seq, {.minor = 1, .level = word, .delivery_mode = 1}), 0x01, 1, seq, 24);
   CheckBuilt(BuildSintGet(seq, word, 2), 0x30, 0, seq, 8);
   CheckBuilt(BuildConnSet(seq, word), 0x31, 0, seq, 8);
   CheckBuilt(BuildConnClr(seq, word), 0x32, 0, seq, 8);

@@ -36,6 +36,7 @@
 #include "hyperv/link/link_format.h"
 #include "hyperv/link/link_harness.h"
 #include "hyperv/link/link_server.h"
+#include "hyperv/link/test_frames.h"
 
 namespace vmbfs::hyperv {
 namespace {

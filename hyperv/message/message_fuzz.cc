@@ -20,7 +20,7 @@ namespace vmbfs::hyperv {
 namespace {
 
 // Features that a bus of ours may have agreed on: what the parser is asked with.
-constexpr uint32_t kServedFeatures = 0x08;
+constexpr uint32_t kServedFeatures = 0x01 | 0x04 | 0x08 | 0x20;
 
 constexpr std::array<uint32_t, 9> kVersions = {0x00020004, 0x00030000, 0x00040000,
                                                0x00040001, 0x00050000, 0x00050001,
@@ -82,6 +82,7 @@ bool Accepted(const Message& message, const std::optional<Protocol>& protocol) {
 // The fields of each request stand where the tables say.
 struct FieldCheck {
   const Message& message;
+  uint32_t features;
 
   void Type(uint32_t type) const { Require(message.U32(0) == type, "the type is the message's"); }
   void Words(const GpadlWords& words, size_t offset) const {
@@ -89,6 +90,12 @@ struct FieldCheck {
     for (size_t i = 0; i < words.size(); ++i) {
       Require(words[i] == message.At(offset + 8 * i, 8), "range data");
     }
+  }
+
+  void MonitorPagesAt(size_t offset, const MonitorPages& pages) const {
+    Require(pages.parent_to_child_gpa == message.At(offset, 8) &&
+                pages.child_to_parent_gpa == message.At(offset + 8, 8),
+            "monitor pages");
   }
 
   void operator()(const ContactRequest& request) const {
@@ -99,8 +106,7 @@ struct FieldCheck {
     Require(request.target_sint == (version >= 0x00050000 ? message.At(16, 1) : 0), "SINT");
     Require(request.target_vtl == (version >= 0x00050001 ? message.At(17, 1) : 0), "VTL");
     Require(request.features == (version >= 0x00060000 ? message.U32(20) : 0), "features");
-    Require(request.parent_to_child_monitor_page_gpa == message.At(24, 8), "monitor page");
-    Require(request.child_to_parent_monitor_page_gpa == message.At(32, 8), "monitor page");
+    MonitorPagesAt(24, request.monitor_pages);
     Require(request.client_id.has_value() == ((request.features & 8) != 0), "client id or none");
     if (request.client_id) Require(message.HasGuid(40, *request.client_id), "client id");
   }
@@ -112,6 +118,12 @@ struct FieldCheck {
                 request.ring_gpadl_id == message.U32(16) && request.target_vp == message.U32(20) &&
                 request.downstream_page_offset == message.U32(24),
             "fields of OpenChannel");
+    Require(request.guest_signals.has_value() == ((features & 1) != 0), "signals or none");
+    if (request.guest_signals) {
+      Require(request.guest_signals->connection_id == message.U32(148) &&
+                  request.guest_signals->event_flag == message.At(152, 2),
+              "the guest's signals");
+    }
   }
   void operator()(const CloseChannelRequest& request) const {
     Type(7);
@@ -159,12 +171,12 @@ struct FieldCheck {
     Require(message.HasGuid(8, request.endpoint_id) && message.HasGuid(24, request.service_id),
             "fields of TlConnectRequest");
   }
-  // Requests that came later: their type must be in the table at least.
-  template <typename Other>
-  void operator()(const Other&) const {
-    Require(std::ranges::find(kRows, message.U32(0), &Row::type) != std::end(kRows),
-            "a known type");
+  void operator()(const ModifyConnectionRequest& request) const {
+    Type(25);
+    MonitorPagesAt(8, request.monitor_pages);
   }
+  void operator()(const PauseRequest&) const { Type(27); }
+  void operator()(const ResumeRequest&) const { Type(29); }
 };
 
 void CheckBuilt(const HostMessage& built, uint32_t type, std::initializer_list<uint32_t> words) {
@@ -187,6 +199,11 @@ void CheckBuilders(uint32_t a, uint32_t b, uint32_t c, std::span<const std::byte
   CheckBuilt(BuildUnloadComplete(), 17, {});
   CheckBuilt(BuildModifyChannelResponse(a, b), 24, {a, b});
   CheckBuilt(BuildVersionUnsupported(), 15, {0, 0});
+  CheckBuilt(BuildPauseResponse(), 28, {});
+  const HostMessage modified = BuildModifyConnectionResponse(static_cast<uint8_t>(a));
+  Require(modified.size() == 9 && Message(modified).At(0, 8) == 26 &&
+              Message(modified).At(8, 1) == (a & 0xFF),
+          "ModifyConnectionResponse has 9 bytes");
   for (const uint32_t version : kVersions) {
     const auto state = static_cast<uint8_t>(a % 3);
     const HostMessage response = BuildVersionResponse({version, b}, state);
@@ -232,7 +249,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Message message(bytes);
   const auto request = ParseGuestMessage(bytes, protocol);
   Require(request.ok() == Accepted(message, protocol), "accepted as the tables say");
-  if (request.ok()) std::visit(FieldCheck{message}, *request);
+  if (request.ok()) {
+    std::visit(FieldCheck{message, protocol ? protocol->features : 0}, *request);
+  }
   if (bytes.size() >= 20) CheckBuilders(message.U32(8), message.U32(12), message.U32(16), bytes);
   return 0;
 }

@@ -192,13 +192,13 @@ class MessageModeFuzzer {
     const auto message = pipe_->Read(buffer);
 
     uint64_t ignored = 0;
-    while (ignored < MessagePipe::kIgnoredPerReadMax && !expected_.empty() &&
+    while (ignored < MessagePipe::kOthersPerReadMax && !expected_.empty() &&
            expected_.front().kind == Expected::kIgnored) {
       expected_.pop_front();
       ++ignored;
     }
     Require(pipe_->ignored_messages() == ignored_before + ignored, "ignored messages are counted");
-    if (expected_.empty() || ignored == MessagePipe::kIgnoredPerReadMax) {
+    if (expected_.empty() || ignored == MessagePipe::kOthersPerReadMax) {
       Require(message.ok() && !message->has_value(), "nothing is there, or too much to ignore");
       return;
     }
