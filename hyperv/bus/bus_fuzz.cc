@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "hyperv/bus/bus.h"
+#include "hyperv/bus/bus_fuzz_guest.h"
 #include "hyperv/fuzz_input/fuzz_input.h"
 #include "hyperv/gpadl/gpadl_table.h"
 #include "hyperv/message/message_bytes.h"
@@ -26,102 +27,9 @@ namespace {
 
 constexpr int kStepsMax = 400;
 constexpr uint32_t kInstances = 4;
-constexpr uint32_t kReady = 8;  // a channel id out of use, for messages about none
+constexpr uint32_t kChannelIds = 8;  // more than are in use, for messages about none
 
 enum class Question { kOpen, kClose, kModify };
-
-// The guest's end: what it was told, by the rules of shared/specs/vmbus.md 2.1,
-// 3.4 and 3.5.
-class GuestModel {
- public:
-  // A message goes to the bus, valid or not.
-  void Posting(std::span<const std::byte> message) {
-    if (message.size() < 8) return;
-    const uint64_t type = NumberAt(message, 0, 4);
-    ++posted_[type];
-    if (type == 14) may_speak_ = true;
-    // Whether the bus takes a release depends on the channel's state.
-    if (type == 13 && message.size() >= 12) maybe_released_.insert(NumberAt(message, 8, 4));
-  }
-
-  void Told(uint8_t sint, std::span<const std::byte> message) {
-    Require(message.size() >= 8, "a message has a header");
-    const uint64_t type = NumberAt(message, 0, 4);
-    CheckSize(type, message);
-    Require(may_speak_, "nothing is said between the end of a connection and the next contact");
-    ++told_[type];
-    const auto answers = [&](uint64_t answer, uint64_t request, uint64_t other) {
-      Require(told_[answer] <= posted_[request] + posted_[other], "an answer has its request");
-    };
-    answers(6, 5, 18);
-    answers(10, 8, 8);
-    answers(12, 11, 11);
-    answers(15, 14, 14);
-    answers(17, 16, 16);
-    answers(24, 22, 22);
-    switch (type) {
-      case 1:
-        return Offered(NumberAt(message, 184, 4));
-      case 2:
-        return Rescinded(NumberAt(message, 8, 4));
-      case 15:
-        // A contact for another SINT is refused, and is nobody's business here.
-        if (sint == 2) Forget();
-        return;
-      case 17:
-        Forget();
-        may_speak_ = false;
-        return;
-      default:
-        return;
-    }
-  }
-
-  void Forget() {
-    held_.clear();
-    maybe_released_.clear();
-  }
-  void WasReset() {
-    Forget();
-    may_speak_ = false;
-  }
-  bool Holds(uint32_t channel_id) const { return held_.contains(channel_id); }
-
- private:
-  static void CheckSize(uint64_t type, std::span<const std::byte> message) {
-    if (type == 15) {
-      const bool supported = message.size() > 8 && message[8] == std::byte{1};
-      Require(message.size() == 16 || (supported && message.size() == 20), "VersionResponse");
-      return;
-    }
-    static const std::map<uint64_t, size_t> kBytes = {{1, 196}, {2, 12},  {4, 8},  {6, 20},
-                                                      {10, 20}, {12, 12}, {17, 8}, {20, 12},
-                                                      {23, 44}, {24, 16}, {26, 9}, {28, 8}};
-    const auto bytes = kBytes.find(type);
-    Require(bytes != kBytes.end() && message.size() == bytes->second,
-            "a host's message of exactly its size");
-  }
-
-  void Offered(uint64_t channel_id) {
-    Require(channel_id >= 1 && channel_id <= 2047, "a channel id is one of 2,047");
-    Require(!held_.contains(channel_id) || maybe_released_.contains(channel_id),
-            "an id that the guest holds is not offered again");
-    maybe_released_.erase(channel_id);
-    held_[channel_id] = false;
-  }
-
-  void Rescinded(uint64_t channel_id) {
-    const auto held = held_.find(channel_id);
-    Require(held != held_.end() && !held->second, "an offer is taken back once");
-    held->second = true;
-  }
-
-  std::map<uint64_t, uint64_t> posted_;  // by type, the valid and the mangled
-  std::map<uint64_t, uint64_t> told_;
-  std::map<uint64_t, bool> held_;  // channel id -> rescinded
-  std::set<uint64_t> maybe_released_;
-  bool may_speak_ = false;
-};
 
 // The devices' end: answers when told to, in the order of the questions.
 class ModelPort final : public BusPort {
@@ -137,11 +45,12 @@ class ModelPort final : public BusPort {
 
   void OpenChannel(const OpenRequest& request) override {
     Require(live.contains(request.offer), "only what is offered is opened");
-    Require(in_use.insert(request.offer).second, "and not twice");
+    CheckSignals(request);
+    const Signals signals{request.connection_id, request.event_flag};
+    Require(in_use.emplace(request.offer, signals).second, "and not twice");
     Require(request.incoming_page_frames.size() >= 2 && request.outgoing_page_frames.size() >= 2,
             "rings have two pages at least");
-    Require(request.event_flag < 2048 && guest.Holds(request.channel_id),
-            "the channel is one that the guest was offered");
+    Require(guest.Holds(request.channel_id), "the channel is one that the guest was offered");
     questions[request.offer].push_back(Question::kOpen);
   }
 
@@ -164,10 +73,36 @@ class ModelPort final : public BusPort {
 
   void DropQueuedMessages() override { Require(resetting, "only a reset drops messages"); }
 
+  // Those that guest and host go by, and nobody else's.
+  void CheckSignals(const OpenRequest& request) const {
+    if (guest.chooses_signals()) {
+      Require(guest.AskedFor(request.channel_id, request.connection_id, request.event_flag),
+              "the signals are those that the guest asked for");
+    } else {
+      Require(request.connection_id == (0x2000 | request.channel_id) &&
+                  request.event_flag == request.channel_id,
+              "the signals are those of the offer");
+    }
+    Require(request.event_flag < 2048, "there are 2,048 event flags");
+    Require(request.connection_id < 1 << 24 && request.connection_id != 0 &&
+                request.connection_id != 1 && request.connection_id != 4,
+            "a connection of events is none of messages");
+    for (const auto& [other, signals] : in_use) {
+      Require(signals.connection_id != request.connection_id &&
+                  signals.event_flag != request.event_flag,
+              "no two channels share a signal");
+    }
+  }
+
+  struct Signals {
+    uint32_t connection_id;
+    uint16_t event_flag;
+  };
+
   GuestModel guest;
-  std::set<OfferId> live;     // offered and not released
-  std::set<OfferId> revoked;  // of all times
-  std::set<OfferId> in_use;   // from OpenChannel to a refusal or CloseDone
+  std::set<OfferId> live;             // offered and not released
+  std::set<OfferId> revoked;          // of all times
+  std::map<OfferId, Signals> in_use;  // from OpenChannel to a refusal or CloseDone
   std::set<OfferId> closing;
   std::map<OfferId, std::deque<Question>> questions;
   size_t messages = 0;
@@ -270,7 +205,7 @@ class BusFuzzer {
 
   std::vector<std::byte> ValidMessage(uint32_t action) {
     const uint8_t ids = input_.U8();
-    const uint32_t channel = ids % kReady;
+    const uint32_t channel = ids % kChannelIds;
     const uint32_t gpadl = 1 + ids / 64u;
     switch (action) {
       case 24:
@@ -310,9 +245,13 @@ class BusFuzzer {
       case 44:
         return MessageBytes(21, 40).U32(8, ids).bytes();
       case 45:
-        return MessageBytes(25 + ids % 5u, 24).U64(8, input_.U8()).U64(16, input_.U8()).bytes();
+        return MessageBytes(25, 24).U64(8, input_.U8() % 4u).U64(16, input_.U8() % 4u).bytes();
+      case 52:
+        return MessageBytes(27, 8).bytes();
+      case 53:
+        return MessageBytes(29, 8).bytes();
       default:
-        return action < 54 ? GpadlHeader(channel, gpadl) : OpenMessage(channel, gpadl);
+        return action < 52 ? GpadlHeader(channel, gpadl) : OpenMessage(channel, gpadl);
     }
   }
 
@@ -326,9 +265,12 @@ class BusFuzzer {
 
   std::vector<std::byte> OpenMessage(uint32_t channel, uint32_t gpadl) {
     const uint8_t options = input_.U8();
+    static constexpr std::array<uint32_t, 6> kOddConnections = {0, 1, 4, 0x2002, 0xFFFFFF, 1 << 24};
+    const bool odd = options >= 200 && options < 240;
     MessageBytes message = MessageBytes(5, 156).U32(8, channel).U32(16, gpadl);
-    message.U32(24, options < 240 ? 2 : options).U32(148, 0x2000 + channel);
-    return message.U16(152, options % 7u).bytes();
+    message.U32(24, options < 240 ? 2 : options);
+    message.U32(148, odd ? kOddConnections[options % 6u] : 0x2000 + channel);
+    return message.U16(152, odd && options % 5 == 0 ? 2048 : options % 7u).bytes();
   }
 
   void PostOne(uint32_t action) {
@@ -345,11 +287,18 @@ class BusFuzzer {
 
   void Post(std::span<const std::byte> message, uint32_t connection = 1) {
     const size_t before = port_.messages;
-    port_.guest.Posting(message);
+    const size_t held = bus_.status().messages_held;
+    const bool was_paused = port_.guest.paused();
+    port_.guest.Posting(message, connection);
     bus_.HandleMessage(connection, message);
+    const size_t sent = port_.messages - before;
+    if (was_paused && !port_.guest.paused() && bus_.status().state == "connected" &&
+        NumberAt(message, 0, 4) == 29) {
+      Require(sent == held, "what was held while the guest paused comes, and nothing else");
+      return;
+    }
     const bool offers = message.size() >= 8 && NumberAt(message, 0, 4) == 3;
-    Require(port_.messages - before <= (offers ? 1 + port_.live.size() : 1),
-            "one message for one, but for offers");
+    Require(sent <= (offers ? 1 + port_.live.size() : 1), "one message for one, but for offers");
   }
 
   // --- after each step ---
@@ -361,6 +310,7 @@ class BusFuzzer {
             "GPADLs are bounded");
     Require(status.last_drop_reason.size() <= 200, "so is the reason of a drop");
     Require(status.messages_sent == port_.messages, "what is sent is counted");
+    port_.guest.Look(status);
     const std::vector<BusChannelStatus> channels = bus_.channels();
     Require(channels.size() == port_.live.size(), "every offer until its release, and no other");
     for (const BusChannelStatus& each : channels) {
@@ -378,8 +328,11 @@ class BusFuzzer {
 
   void ServeFreshGuest() {
     Offer(0);
-    Post(MessageBytes(14, 40).U32(8, kVersions[port_.messages % 9]));
+    const uint32_t version = kVersions[port_.messages % 9];
+    // Signals of the guest's own, monitor pages, a client id, pauses: from 6.0 on.
+    Post(MessageBytes(14, 56).U32(8, version).U32(20, version == 0x00060000 ? 0x2D : 0));
     AnswerAll();
+    port_.guest.Look(bus_.status());
     Require(bus_.status().state == "connected", "a fresh contact is answered");
     Require(bus_.status().gpadl_count == 0, "nothing of the old connection is left");
     Post(MessageBytes(3, 8));
@@ -392,13 +345,18 @@ class BusFuzzer {
       for (uint32_t i = 0; i < 10; ++i) header.U64(28 + 8 * i, 0x1230 + i);
       Post(header);
       MessageBytes open = MessageBytes(5, 156).U32(8, each.channel_id).U32(16, each.channel_id);
-      Post(open.U32(24, 5));
+      const auto flag = static_cast<uint16_t>(0x700 + each.channel_id);
+      Post(open.U32(24, 5).U32(148, 0x300 + each.channel_id).U16(152, flag));
       const std::span<const uint64_t> frames = bus_.RingPageFrames(each.offer);
       Require(frames.size() == 10 && frames.front() == 0x1230 && frames.back() == 0x1239,
               "an open uses the pages of its GPADL");
       AnswerAll();
     }
     for (const BusChannelStatus& each : bus_.channels()) Require(each.state == "open", "all open");
+    Post(MessageBytes(27, 8));
+    Require(bus_.status().paused == (version == 0x00060000), "and pause");
+    Post(MessageBytes(29, 8));
+    Require(!bus_.status().paused, "and resume");
     Post(MessageBytes(16, 8));
     AnswerAll();
     Require(bus_.status().state == "disconnected" && port_.in_use.empty(), "and unloads");
