@@ -23,14 +23,37 @@ absl::Status ChannelLevel::AddDevice(std::shared_ptr<LinkDevice> device) {
         absl::StrCat("the VMM holds ", kOffersMax, " channels, revoked ones included"));
   }
   const OfferId offer{++last_offer_};
-  offers_[offer].offer = offer;
-  const uint64_t seq = exchange_.Expect(
-      LinkType::kOffer, [this, offer](const absl::Status& result, const LinkFrame& reply) {
-        return OfferAnswered(offer, result, reply);
-      });
-  exchange_.Send(BuildOffer(seq, device->device->offer()));
+  Offered& offered = offers_[offer];
+  offered.offer = offer;
+  offered.content = device->device->offer();
   channels_->AddDevice(offer, std::move(device));
+  Ask(offer);
   return absl::OkStatus();
+}
+
+void ChannelLevel::Ask(OfferId offer) {
+  waiting_.push_back(offer);
+  AskNext();
+}
+
+void ChannelLevel::AskNext() {
+  for (; !waiting_.empty() && unanswered_ < kUnansweredMax; ++unanswered_) {
+    const Offered& offered = offers_.at(waiting_.front());
+    waiting_.pop_front();
+    offered.state == OfferState::kOffering ? SendOffer(offered) : SendRevoke(offered);
+  }
+}
+
+void ChannelLevel::SendOffer(const Offered& offered) {
+  const uint64_t seq = exchange_.Expect(
+      LinkType::kOffer,
+      [this, offer = offered.offer](const absl::Status& result, const LinkFrame& reply) {
+        --unanswered_;
+        absl::Status taken = OfferAnswered(offer, result, reply);
+        AskNext();
+        return taken;
+      });
+  exchange_.Send(BuildOffer(seq, offered.content));
 }
 
 absl::Status ChannelLevel::OfferAnswered(OfferId offer, const absl::Status& result,
@@ -59,10 +82,12 @@ void ChannelLevel::RemoveDevice(const LinkDevice& device) {
   if (!offer.has_value()) return;
   channels_->RemoveDevice(*offer);
   Offered& offered = offers_.at(*offer);
-  if (offered.state == OfferState::kOffering) {
-    offered.withdrawn = true;
-  } else {
+  if (offered.state != OfferState::kOffering) {
     Revoke(offered);
+  } else if (std::erase(waiting_, *offer) > 0) {  // the VMM has not heard of it
+    offers_.erase(*offer);
+  } else {
+    offered.withdrawn = true;
   }
 }
 
@@ -70,9 +95,15 @@ void ChannelLevel::RemoveDevice(const LinkDevice& device) {
 void ChannelLevel::Revoke(Offered& offered) {
   CloseChannel(offered);
   offered.state = OfferState::kRevoking;
+  Ask(offered.offer);
+}
+
+void ChannelLevel::SendRevoke(const Offered& offered) {
   const uint64_t seq = exchange_.Expect(
       LinkType::kRevoke, [this, offer = offered.offer](const absl::Status&, const LinkFrame&) {
+        --unanswered_;
         offers_.at(offer).state = OfferState::kRevoked;
+        AskNext();
         return absl::OkStatus();
       });
   exchange_.Send(BuildRevoke(seq, offered.channel));

@@ -7,12 +7,14 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "hyperv/channel/channel_device.h"
 #include "hyperv/gpadl/gpadl_table.h"
 #include "hyperv/guest_memory/guest_memory.h"
 #include "hyperv/link/channel_requests.h"
@@ -25,10 +27,14 @@
 namespace vmbfs::hyperv {
 
 // Bounds: kOffersMax offers, those included that were revoked and not released;
-// GPADLs and page frames as GpadlTable.
+// kUnansweredMax OFFERs and REVOKEs without an answer, the rest waits its turn,
+// one an offer; GPADLs and page frames as GpadlTable.
 class ChannelLevel final : public LinkLevel {
  public:
   static constexpr size_t kOffersMax = 2047;  // as many as a VMBus has
+  // Below the frames that stop us from reading: a VMM that sends its answers
+  // before it reads on does not wait for us while we wait for it.
+  static constexpr size_t kUnansweredMax = 32;
 
   ChannelLevel(LinkExchange& exchange, const GuestMemory& memory, uint32_t vp_count);
 
@@ -43,11 +49,13 @@ class ChannelLevel final : public LinkLevel {
   void FaultUsersOf(uint32_t region) override;
   void SetRunning(bool running) override { channels_->SetRunning(running); }
   void Reset() override;
+  void ResetAnswered() override {}
   void Describe(LinkStatus& status) const override;
 
  private:
   struct Offered {
     OfferId offer{};
+    ChannelOffer content;
     OfferState state = OfferState::kOffering;
     bool withdrawn = false;  // in kOffering: to be revoked as soon as it is known
     uint32_t channel = 0;    // the VMM's name for it; from kClosed on
@@ -70,6 +78,11 @@ class ChannelLevel final : public LinkLevel {
   absl::Status HandleClose(const LinkFrame& frame);
   absl::Status HandleRelease(const LinkFrame& frame);
 
+  // OFFER and REVOKE, by the offer's state: asked in order, each in its turn.
+  void Ask(OfferId offer);
+  void AskNext();
+  void SendOffer(const Offered& offered);
+  void SendRevoke(const Offered& offered);
   absl::Status OfferAnswered(OfferId offer, const absl::Status& result, const LinkFrame& reply);
   void Revoke(Offered& offered);
   void OpenDone(OfferId offer, const absl::Status& result);
@@ -90,6 +103,8 @@ class ChannelLevel final : public LinkLevel {
   uint64_t last_offer_ = 0;
   std::map<OfferId, Offered> offers_;
   std::map<uint32_t, OfferId> by_channel_;
+  std::deque<OfferId> waiting_;  // for OFFER or REVOKE to be sent
+  size_t unanswered_ = 0;
   GpadlTable gpadls_;
   const std::shared_ptr<LinkChannels> channels_;
 };

@@ -234,14 +234,13 @@ TEST_F(ChannelLevelRefusals, OfferThatTheVmmRefusesIsNotThereOnThisConnection) {
 }
 
 TEST_F(ChannelLevelRefusals, OffersThatTheVmmDoesNotReleaseAreBounded) {
-  const absl::Status result = harness_.Do([&](LinkServer& server) {
-    for (int offers = 1; offers < 2047; ++offers) {
-      server.Remove(*device_);
-      if (absl::Status status = server.Add(device_); !status.ok()) return status;
-    }
-    server.Remove(*device_);
-    return server.Add(device_);
-  });
+  for (size_t offers = 1; offers < 2047; ++offers) {
+    Remove(device_);
+    Add(device_);
+    ASSERT_TRUE(vmm_.WaitForOffers(offers + 1));
+  }
+  Remove(device_);
+  const absl::Status result = harness_.Do([&](LinkServer& server) { return server.Add(device_); });
   EXPECT_TRUE(absl::IsResourceExhausted(result)) << result;
 }
 

@@ -8,11 +8,11 @@
 namespace vmbfs::hyperv {
 
 enum class OfferState {
-  kOffering,  // OFFER was not answered; the VMM has no name for it
+  kOffering,  // OFFER was not sent or not answered; the VMM has no name for it
   kClosed,
   kOpening,  // OPEN was not answered
   kOpen,
-  kRevoking,  // REVOKE was not answered
+  kRevoking,  // REVOKE was not sent or not answered
   kRevoked,   // RELEASE has not come
 };
 inline constexpr int kOfferStateCount = 6;

@@ -142,8 +142,7 @@ void DirectSynic::Acquire(uint32_t vp, uint16_t, OnReady on_ready) {
     ++waiters_;
     sint.waiting.push_back(std::move(on_ready));
   } else {
-    on_ready(absl::ResourceExhaustedError(
-        absl::StrCat(kWaitersMax, " opens and moves wait for interrupts from the VMM")));
+    on_ready(TooManyWaiters());
   }
 }
 
@@ -186,25 +185,20 @@ void DirectSynic::ForgetIdle() {
   });
 }
 
-std::vector<Synic::OnReady> DirectSynic::TakeWaiters(Sint& sint) {
-  waiters_ -= sint.waiting.size();
-  return std::exchange(sint.waiting, {});
-}
-
 void DirectSynic::SintReady(uint32_t vp, uint8_t sint, UniqueFd irq, std::shared_ptr<void> ack) {
   const auto found = sints_.find({vp, sint});
   if (found == sints_.end()) return;
   Sint& source = found->second;
   source.irq = std::move(irq);
   source.ack = std::move(ack);
-  for (const OnReady& on_ready : TakeWaiters(source)) on_ready(absl::OkStatus());
+  for (const OnReady& on_ready : TakeWaiters(source.waiting)) on_ready(absl::OkStatus());
   EndOfMessage(vp, sint);
 }
 
 void DirectSynic::SintRefused(uint32_t vp, uint8_t sint, const absl::Status& reason) {
   const auto found = sints_.find({vp, sint});
   if (found == sints_.end()) return;
-  const std::vector<OnReady> waiting = TakeWaiters(found->second);
+  const std::vector<OnReady> waiting = TakeWaiters(found->second.waiting);
   DropMessagesOf(found->second);
   sints_.erase(found);
   for (const OnReady& on_ready : waiting) on_ready(reason);

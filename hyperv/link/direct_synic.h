@@ -77,7 +77,6 @@ class DirectSynic final : public Synic {
   bool Masked(const Vp& vp, uint8_t sint) const;
   Sint& FindOrRequest(const SintKey& key);
   void ForgetIdle();
-  std::vector<OnReady> TakeWaiters(Sint& sint);
   void Deliver(const SintKey& key, Sint& sint);
   void DeliverAll();
   void DropMessagesOf(Sint& sint);
@@ -87,7 +86,6 @@ class DirectSynic final : public Synic {
   bool running_ = false;
   std::map<uint32_t, Vp> vps_;  // those whose registers were set
   std::map<SintKey, Sint> sints_;
-  size_t waiters_ = 0;  // in all sources
 };
 
 }  // namespace vmbfs::hyperv

@@ -49,6 +49,8 @@ class LinkLevel {
   // The VM was reset. What is to be answered for that goes out in this turn, or
   // in the next ones that it asks the executor for.
   virtual void Reset() = 0;
+  // That answer is out: what came behind the reset is the new guest's.
+  virtual void ResetAnswered() = 0;
 
   // Fills in what belongs to the level.
   virtual void Describe(LinkStatus& status) const = 0;

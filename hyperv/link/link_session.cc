@@ -243,8 +243,10 @@ absl::Status LinkSession::HandleReset(const LinkFrame& frame) {
   if (const auto reason = ParseReset(frame.payload); !reason.ok()) return reason.status();
   level_->Reset();
   // Behind what the reset brought about.
-  exchange_->Later(
-      [&exchange = *exchange_, header = frame.header] { exchange.Acknowledge(header); });
+  exchange_->Later([this, header = frame.header] {
+    exchange_->Acknowledge(header);
+    level_->ResetAnswered();
+  });
   return absl::OkStatus();
 }
 

@@ -94,14 +94,20 @@ void MediatedSynic::DropMessages() {
 }
 
 void MediatedSynic::Acquire(uint32_t vp, uint16_t flag, OnReady on_ready) {
-  const auto [entry, is_new] = events_.try_emplace({vp, flag});
-  Event& event = entry->second;
-  ++event.users;
-  if (event.fd) {
+  const EventKey key{vp, flag};
+  if (const auto found = events_.find(key); found != events_.end() && found->second.fd) {
+    ++found->second.users;
     on_ready(absl::OkStatus());
     return;
   }
-  event.waiting.push_back(std::move(on_ready));
+  if (waiters_ >= kWaitersMax) {
+    on_ready(TooManyWaiters());
+    return;
+  }
+  const auto [entry, is_new] = events_.try_emplace(key);
+  ++entry->second.users;
+  ++waiters_;
+  entry->second.waiting.push_back(std::move(on_ready));
   if (is_new) request_event_(*this, vp, flag);
 }
 
@@ -121,7 +127,7 @@ void MediatedSynic::EventReady(uint32_t vp, uint16_t flag, UniqueFd event) {
   if (found == events_.end()) return;
   found->second.fd = std::move(event);
   // An acquirer that gave up releases it at once: the event may be gone then.
-  for (const OnReady& on_ready : std::exchange(found->second.waiting, {})) {
+  for (const OnReady& on_ready : TakeWaiters(found->second.waiting)) {
     on_ready(absl::OkStatus());
   }
 }
@@ -129,7 +135,7 @@ void MediatedSynic::EventReady(uint32_t vp, uint16_t flag, UniqueFd event) {
 void MediatedSynic::EventRefused(uint32_t vp, uint16_t flag, const absl::Status& reason) {
   const auto found = events_.find({vp, flag});
   if (found == events_.end()) return;
-  const std::vector<OnReady> waiting = std::move(found->second.waiting);
+  const std::vector<OnReady> waiting = TakeWaiters(found->second.waiting);
   events_.erase(found);
   for (const OnReady& on_ready : waiting) on_ready(reason);
 }

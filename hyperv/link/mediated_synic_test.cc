@@ -118,5 +118,29 @@ TEST_F(MediatedSynicTest, EventIsAskedForOnceWhileItIsInUse) {
   EXPECT_EQ(events_requested_, 2);
 }
 
+// As DirectSynic's: a VMM may hold an event back while its guest opens and closes.
+TEST_F(MediatedSynicTest, WaitersForAnEventThatNeverComesAreBounded) {
+  size_t refused = 0;
+  size_t ready = 0;
+  const auto on_ready = [&](const absl::Status& status) {
+    ready += status.ok() ? 1 : 0;
+    refused += absl::IsResourceExhausted(status) ? 1 : 0;
+  };
+  for (size_t i = 0; i < Synic::kWaitersMax; ++i) synic_.Acquire(0, 1, on_ready);
+  EXPECT_EQ(refused, 0u);
+  synic_.Acquire(0, 1, on_ready);
+  synic_.Acquire(0, 2, on_ready);
+  EXPECT_EQ(refused, 2u);
+  EXPECT_EQ(events_requested_, 1);
+  synic_.EventReady(0, 1, UniqueFd(::eventfd(0, EFD_CLOEXEC)));
+  EXPECT_EQ(ready, Synic::kWaitersMax);
+  synic_.Acquire(0, 2, on_ready);
+  EXPECT_EQ(events_requested_, 2);
+  synic_.EventRefused(0, 2, absl::ResourceExhaustedError("the VMM's own reason"));
+  EXPECT_EQ(refused, 3u);
+  for (size_t i = 0; i < Synic::kWaitersMax; ++i) synic_.Acquire(0, 3, on_ready);
+  EXPECT_EQ(refused, 3u);
+}
+
 }  // namespace
 }  // namespace vmbfs::hyperv

@@ -9,8 +9,11 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "hyperv/link/link_format.h"
 
 namespace vmbfs::hyperv {
@@ -76,6 +79,16 @@ class Synic {
   virtual void SignalEvent(uint32_t vp, uint16_t flag) = 0;
 
  protected:
+  static absl::Status TooManyWaiters() {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(kWaitersMax, " opens and moves wait for interrupts from the VMM"));
+  }
+  // Those of one source, who are to be called now.
+  std::vector<OnReady> TakeWaiters(std::vector<OnReady>& waiting) {
+    waiters_ -= waiting.size();
+    return std::exchange(waiting, {});
+  }
+
   size_t queued_messages_ = 0;
   size_t waiters_ = 0;  // of all sources
   uint64_t dropped_messages_ = 0;

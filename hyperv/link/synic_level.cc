@@ -62,8 +62,14 @@ void SynicLevel::SetRunning(bool running) {
 }
 
 void SynicLevel::Reset() {
+  ++resets_unanswered_;
   posts_.clear();
   bus_.Reset();
+}
+
+void SynicLevel::ResetAnswered() {
+  --resets_unanswered_;
+  Progress();
 }
 
 void SynicLevel::Describe(LinkStatus& status) const {
@@ -158,8 +164,10 @@ void SynicLevel::Progress() {
   ArmRetry();
 }
 
+// Until a reset is answered the VMM takes our messages for the old guest's.
 void SynicLevel::ConsumePosts() {
-  while (running_ && !posts_.empty() && synic_->queued_messages() == 0 && exchange_.HasRoom()) {
+  while (running_ && resets_unanswered_ == 0 && !posts_.empty() && synic_->queued_messages() == 0 &&
+         exchange_.HasRoom()) {
     const LinkPost post = posts_.front();
     posts_.pop_front();
     ++exchange_.shared().posts;

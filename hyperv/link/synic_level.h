@@ -49,6 +49,7 @@ class SynicLevel final : public LinkLevel, public BusPort {
   void FaultUsersOf(uint32_t region) override;
   void SetRunning(bool running) override;
   void Reset() override;
+  void ResetAnswered() override;
   void Describe(LinkStatus& status) const override;
 
   // BusPort
@@ -80,6 +81,7 @@ class SynicLevel final : public LinkLevel, public BusPort {
   const uint32_t vp_count_;
   const uint32_t delivery_;
   bool running_ = false;
+  size_t resets_unanswered_ = 0;
   std::deque<LinkPost> posts_;  // not yet consumed
   std::optional<uint64_t> last_post_seq_;
   bool retry_armed_ = false;

@@ -15,6 +15,11 @@ LinkChannelWire ChannelPayload(uint32_t channel) {
   return wire;
 }
 
+uint64_t Taken(const UniqueFd& event) {
+  eventfd_t count = 0;
+  return ::eventfd_read(event.get(), &count) == 0 ? count : 0;
+}
+
 UniqueFd NewEvent() { return UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 
 }  // namespace
@@ -135,7 +140,7 @@ std::optional<TestFrame> TestChannelVmm::Modify(uint32_t channel, uint32_t targe
   LinkModifyWire wire{};
   wire.channel = channel;
   wire.target_vp = target_vp;
-  guest_interrupt_ = NewEvent();
+  old_guest_interrupt_ = std::exchange(guest_interrupt_, NewEvent());
   return Ask(LinkType::kModify, WireBytes(wire), {guest_interrupt_.get()});
 }
 
@@ -150,10 +155,8 @@ std::optional<TestFrame> TestChannelVmm::Reset() {
 
 void TestChannelVmm::Kick() { ::eventfd_write(host_kick_.get(), 1); }
 
-uint64_t TestChannelVmm::Interrupts() {
-  eventfd_t count = 0;
-  return ::eventfd_read(guest_interrupt_.get(), &count) == 0 ? count : 0;
-}
+uint64_t TestChannelVmm::Interrupts() { return Taken(guest_interrupt_); }
+uint64_t TestChannelVmm::OldInterrupts() { return Taken(old_guest_interrupt_); }
 
 bool TestChannelVmm::WaitForInterrupt() {
   return WaitUntil([&] { return Interrupts() > 0; });

@@ -62,6 +62,8 @@ class TestChannelVmm : public TestVmmBase {
   // How often the guest was interrupted since the last look.
   uint64_t Interrupts();
   bool WaitForInterrupt();
+  // The same of the descriptor that the last MODIFY took the place of.
+  uint64_t OldInterrupts();
 
   static uint32_t Status(const std::optional<TestFrame>& reply);  // 0xDEAD: none
 
@@ -75,6 +77,7 @@ class TestChannelVmm : public TestVmmBase {
   std::optional<TestFrame> held_revoke_;
   UniqueFd host_kick_;
   UniqueFd guest_interrupt_;
+  UniqueFd old_guest_interrupt_;
 };
 
 // Page frames of the test VMM's ring pages.
