@@ -1,11 +1,11 @@
-// MessagePipe in message mode against a model of what must be accepted: every
-// message byte for byte, every broken packet refused, every answer in the ring
-// as the format says.
+// MessagePipe against a model of what must be accepted: every message byte for
+// byte, every broken packet refused, every answer in the ring as the format says;
+// with GPA-direct registrations, the table as a map. BytePipe in the same way
+// against a queue of bytes (pipe_fuzz_bytes.h).
 //
-// Input: a byte of options (its upper half chooses the kind of pipe; message mode
-// is all there is so far); then calls of both sides. The guest's side is written
-// here by hand, so that it can break every rule of shared/specs/vmbus.md 4.2 and
-// 5.1 one by one.
+// Input: a byte of options (its upper half chooses the kind of pipe: 1 message
+// mode with registrations, 2 byte mode, others message mode without); then calls
+// of both sides.
 
 #include <algorithm>
 #include <cstddef>
@@ -17,49 +17,34 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "hyperv/channel/channel_pair.h"
 #include "hyperv/fuzz_input/fuzz_input.h"
 #include "hyperv/pipe/message_pipe.h"
-#include "hyperv/ring/ring_memory.h"
+#include "hyperv/pipe/pipe_fuzz_bytes.h"
+#include "hyperv/pipe/pipe_fuzz_guest.h"
+#include "hyperv/pipe/pipe_fuzz_table.h"
+#include "hyperv/ring/private_ring_pages.h"
 
 namespace vmbfs::hyperv {
 namespace {
 
 constexpr int kStepsMax = 256;
 
-void Append(std::vector<std::byte>& to, uint64_t value, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i) to.push_back(static_cast<std::byte>(value >> (8 * i) & 0xFF));
-}
-
-uint64_t NumberOf(std::span<const std::byte> bytes) {
-  uint64_t value = 0;
-  for (size_t i = bytes.size(); i > 0; --i)
-    value = value << 8 | std::to_integer<uint64_t>(bytes[i - 1]);
-  return value;
-}
-
 class MessageModeFuzzer {
  public:
-  MessageModeFuzzer(FuzzInput& input, PageLayout layout, size_t data_pages)
-      : input_(input),
-        pair_({.data_pages = data_pages, .layout = layout}),
-        incoming_(pair_.GuestToHost()),
-        outgoing_(pair_.HostToGuest()),
-        size_(incoming_.data_bytes()) {
-    auto channel = pair_.OpenHost();
-    Require(channel.ok(), "a fresh channel opens");
-    pipe_.emplace(*std::move(channel));
+  MessageModeFuzzer(FuzzInput& input, PageLayout layout, size_t data_pages, GpaDirect gpa_direct)
+      : input_(input), guest_(layout, data_pages), gpa_direct_(gpa_direct) {
+    pipe_.emplace(guest_.OpenHost(), gpa_direct);
   }
 
   void Run() {
     for (int step = 0; step < kStepsMax && !input_.empty() && !broken_; ++step) Step();
-    Require(pair_.OutsideIsUntouched(), "nothing outside the rings is written");
+    Require(guest_.OutsideIsUntouched(), "nothing outside the rings is written");
   }
 
  private:
   // What one packet of the guest's must lead to.
   struct Expected {
-    enum Kind { kMessage, kIgnored, kBroken } kind = kBroken;
+    enum Kind { kMessage, kIgnored, kSetUp, kTearDown, kBroken } kind = kBroken;
     std::vector<std::byte> data;
     size_t ring_bytes = 0;
   };
@@ -71,7 +56,7 @@ class MessageModeFuzzer {
       case 2:
         return SendData();
       case 3:
-        return SendRaw();
+        return served() ? SendOther() : SendRaw();
       case 4:
       case 5:
       case 6:
@@ -83,7 +68,7 @@ class MessageModeFuzzer {
       case 9:
         return ArmWrite();
       case 10:
-        return TakeAnswers();
+        return guest_.TakeAnswers();
       default:
         return Write();
     }
@@ -91,96 +76,50 @@ class MessageModeFuzzer {
 
   // --- the guest ---
 
-  size_t FreeBytes() const {
-    const uint32_t out = incoming_.Load(ControlWord::kOut, std::memory_order_relaxed);
-    return size_ - (in_ + size_ - out) % size_ - 8;
-  }
-
   void SendData() {
     const size_t bytes = input_.OneIn(8) ? input_.U16() % 17000u : input_.U8();
     Expected expected{.kind = Expected::kMessage, .data = {}};
     for (size_t i = 0; i < bytes; ++i) expected.data.push_back(static_cast<std::byte>(i + sent_));
-    std::vector<std::byte> packet;
-    Append(packet, 6 | 2 << 16, 4);
-    Append(packet, 2 + (8 + bytes + 7) / 8, 4);
-    Append(packet, 0, 8);
-    Append(packet, 1, 4);
-    Append(packet, bytes, 4);
-    packet.insert(packet.end(), expected.data.begin(), expected.data.end());
-    packet.resize((packet.size() + 7) / 8 * 8);
-    Append(packet, uint64_t{in_} << 32, 8);
+    const auto packet = GuestEnd::Packet(1, static_cast<uint32_t>(bytes), expected.data);
     Put(packet, std::move(expected));
   }
 
-  // A packet of which every field is the input's.
   void SendRaw() {
-    const uint16_t type = input_.OneIn(8) ? input_.U8() : 6;
-    const auto offset_units = static_cast<uint16_t>(input_.OneIn(8) ? input_.U8() % 8 : 2);
-    const auto payload_units = static_cast<uint16_t>(input_.U8() % 16);
-    const uint16_t flags = input_.OneIn(16) ? input_.U8() : 0;
-    const uint32_t message_type = input_.OneIn(8) ? input_.U32() : input_.U8() % 6;
-    const uint32_t data_bytes = input_.OneIn(8) ? input_.U32() : input_.U8() % 128;
-    std::vector<std::byte> packet;
-    Append(packet, type, 2);
-    Append(packet, offset_units, 2);
-    const auto length_units = static_cast<uint16_t>(offset_units + payload_units);
-    Append(packet, length_units, 2);
-    Append(packet, flags, 2);
-    Append(packet, input_.U8(), 8);
-    packet.resize(std::max<size_t>(16, offset_units * 8));
-    const size_t payload_at = packet.size();
-    const auto body = input_.Bytes(payload_units * 8u);
-    Append(packet, message_type, 4);
-    Append(packet, data_bytes, 4);
-    packet.insert(packet.end(), body.begin(), body.end());
-    packet.resize(std::max<size_t>(16, length_units * 8u));
-
+    const GuestEnd::RawPacket raw = GuestEnd::TakeRawPacket(input_);
     Expected expected;
-    const bool packet_ok = type == 6 && flags == 0 && offset_units >= 2 && payload_units >= 1;
-    if (packet_ok && data_bytes <= payload_units * 8u - 8) {
-      if (message_type == 1) {
-        expected.kind = Expected::kMessage;
-        const auto from = packet.begin() + static_cast<std::ptrdiff_t>(payload_at) + 8;
-        expected.data.assign(from, from + data_bytes);
-      } else if (message_type >= 3 && message_type <= 5) {
-        expected.kind = Expected::kIgnored;  // GPA-direct is not advertised
-      }
+    if (raw.is_in_band && raw.size_field <= raw.room_bytes) {
+      expected.kind = KindOf(raw.message_type);
+      const auto from = raw.bytes.begin() + static_cast<std::ptrdiff_t>(raw.data_at);
+      expected.data.assign(from, from + raw.size_field);
     }
-    Append(packet, uint64_t{in_} << 32, 8);
+    Put(raw.bytes, std::move(expected));
+  }
+  Expected::Kind KindOf(uint32_t message_type) const {
+    if (message_type == 1) return Expected::kMessage;
+    if (message_type < 3 || message_type > 5) return Expected::kBroken;
+    if (!served() || message_type == 5) return Expected::kIgnored;
+    return message_type == 3 ? Expected::kSetUp : Expected::kTearDown;
+  }
+
+  void SendOther() {
+    const uint32_t kind = input_.Below(8);
+    if (kind == 0) return SendRaw();
+    if (kind == 1) return table_.CheckPart(input_, pipe_->gpa_direct());
+    Expected expected{.kind = kind == 2 ? Expected::kTearDown : Expected::kSetUp, .data = {}};
+    expected.data =
+        kind == 2 ? TableModel::TakeTearDown(input_) : TableModel::TakeSetUp(input_, sent_);
+    const uint32_t type = kind == 2 ? 4 : 3;
+    const auto packet =
+        GuestEnd::Packet(type, static_cast<uint32_t>(expected.data.size()), expected.data);
+    if (expected.data.size() > 16'384) expected.kind = Expected::kBroken;
     Put(packet, std::move(expected));
   }
 
   void Put(std::span<const std::byte> packet, Expected expected) {
-    if (packet.size() > FreeBytes()) return;
-    incoming_.CopyIn(in_, packet);
-    in_ = static_cast<uint32_t>((in_ + packet.size()) % size_);
-    incoming_.Store(ControlWord::kIn, in_, std::memory_order_release);
-    expected.ring_bytes = packet.size();
+    if (!guest_.Put(packet)) return;
+    expected.ring_bytes = packet.size() + 8;
     expected_.push_back(std::move(expected));
     ++sent_;
-  }
-
-  void TakeAnswers() {
-    while (!answers_.empty()) {
-      const uint32_t in = outgoing_.Load(ControlWord::kIn, std::memory_order_acquire);
-      const std::vector<std::byte>& answer = answers_.front();
-      const size_t payload = (8 + answer.size() + 7) / 8 * 8;
-      Require((in + size_ - taken_) % size_ >= 16 + payload + 8,
-              "an answer that was sent is there");
-      std::vector<std::byte> bytes(16 + payload + 8);
-      outgoing_.CopyOut(taken_, bytes);
-      const std::span<const std::byte> all = bytes;
-      Require(NumberOf(all.first(8)) == (6 | 2 << 16 | (2 + payload / 8) << 32), "its descriptor");
-      Require(NumberOf(all.subspan(8, 8)) == 0, "a pipe uses no transaction ids");
-      Require(NumberOf(all.subspan(16, 8)) == (1 | answer.size() << 32), "its pipe header");
-      Require(std::ranges::equal(all.subspan(24, answer.size()), answer), "its bytes");
-      Require(NumberOf(all.last(8)) == uint64_t{taken_} << 32, "its trailer");
-      taken_ = static_cast<uint32_t>((taken_ + bytes.size()) % size_);
-      answers_.pop_front();
-    }
-    Require(outgoing_.Load(ControlWord::kIn, std::memory_order_acquire) == taken_,
-            "and nothing that was not sent");
-    outgoing_.Store(ControlWord::kOut, taken_, std::memory_order_release);
   }
 
   // --- the host: the code under test ---
@@ -191,15 +130,25 @@ class MessageModeFuzzer {
     const uint64_t ignored_before = pipe_->ignored_messages();
     const auto message = pipe_->Read(buffer);
 
+    int others = 0;
     uint64_t ignored = 0;
-    while (ignored < MessagePipe::kOthersPerReadMax && !expected_.empty() &&
-           expected_.front().kind == Expected::kIgnored) {
+    while (others < MessagePipe::kOthersPerReadMax && !expected_.empty()) {
+      Expected& next = expected_.front();
+      if (next.kind == Expected::kIgnored) {
+        ++ignored;
+      } else if (next.kind == Expected::kSetUp) {
+        if (!table_.SetUp(next.data)) next.kind = Expected::kBroken;
+      } else if (next.kind == Expected::kTearDown) {
+        if (!table_.TearDown(next.data)) next.kind = Expected::kBroken;
+      }
+      if (next.kind == Expected::kMessage || next.kind == Expected::kBroken) break;
       expected_.pop_front();
-      ++ignored;
+      ++others;
     }
     Require(pipe_->ignored_messages() == ignored_before + ignored, "ignored messages are counted");
-    if (expected_.empty() || ignored == MessagePipe::kOthersPerReadMax) {
-      Require(message.ok() && !message->has_value(), "nothing is there, or too much to ignore");
+    table_.CheckCounts(pipe_->gpa_direct());
+    if (expected_.empty() || others == MessagePipe::kOthersPerReadMax) {
+      Require(message.ok() && !message->has_value(), "nothing is there, or too much of others");
       return;
     }
     const Expected& next = expected_.front();
@@ -218,38 +167,31 @@ class MessageModeFuzzer {
     pipe_->Consume();
     size_t waiting = 0;
     for (const Expected& each : expected_) waiting += each.ring_bytes;
-    const uint32_t out = incoming_.Load(ControlWord::kOut, std::memory_order_acquire);
-    Require((in_ + size_ - out) % size_ == waiting, "the space of all messages read is given back");
+    Require(guest_.waiting_bytes() == waiting, "the space of all messages read is given back");
   }
 
   void ArmRead() {
     Consume();
     const auto more = pipe_->ArmRead();
     Require(more.ok() && *more == !expected_.empty(), "it looks once more before it sleeps");
-    Require(incoming_.Load(ControlWord::kInterruptMask, std::memory_order_relaxed) == 0,
-            "and is to be woken");
+    Require(guest_.host_wants_signals(), "and is to be woken");
   }
 
-  size_t OutgoingFree() const {
-    const uint32_t in = outgoing_.Load(ControlWord::kIn, std::memory_order_relaxed);
-    const uint32_t out = outgoing_.Load(ControlWord::kOut, std::memory_order_relaxed);
-    return size_ - (in + size_ - out) % size_ - 8;
-  }
-  static size_t RingBytes(size_t bytes) { return 16 + (8 + bytes + 7) / 8 * 8 + 8; }
   size_t TakeMessageBytes() {
     const size_t bytes_max = pipe_->max_message_bytes();
-    Require(bytes_max == std::min<size_t>(16'384, size_ - 40 - 8), "the largest message");
+    Require(bytes_max == std::min<size_t>(16'384, guest_.ring_bytes() - 40 - 8),
+            "the largest message");
     return (input_.OneIn(8) ? input_.U16() : input_.U8()) % (bytes_max + 1);
   }
 
   void Write() {
     std::vector<std::byte> message(TakeMessageBytes());
     for (size_t i = 0; i < message.size(); ++i) message[i] = static_cast<std::byte>(i * 7 + sent_);
-    const bool fits = RingBytes(message.size()) <= OutgoingFree();
+    const bool fits = GuestEnd::RingBytes(message.size()) <= guest_.host_space();
     if (input_.OneIn(2)) {
       const auto written = pipe_->Write(message);
       Require(written.ok() && *written == fits, "written when there is room");
-      if (fits) answers_.push_back(std::move(message));
+      if (fits) guest_.Expect(std::move(message));
       return;
     }
     const auto space = pipe_->Reserve(message.size());
@@ -264,35 +206,31 @@ class MessageModeFuzzer {
     Require(left.empty(), "all of it");
     if (input_.OneIn(4)) message.resize(message.size() / 2);
     pipe_->Send(message.size());
-    answers_.push_back(std::move(message));
+    guest_.Expect(std::move(message));
   }
 
   void ArmWrite() {
     const size_t bytes = TakeMessageBytes();
     const auto fits = pipe_->ArmWrite(bytes);
-    Require(fits.ok() && *fits == (RingBytes(bytes) <= OutgoingFree()), "it looks once more");
-    const uint32_t pending =
-        outgoing_.Load(ControlWord::kPendingSendSize, std::memory_order_relaxed);
-    Require(pending >= RingBytes(bytes) && pending <= size_ - 8, "what it waits for is possible");
+    const size_t needed = GuestEnd::RingBytes(bytes);
+    Require(fits.ok() && *fits == (needed <= guest_.host_space()), "it looks once more");
+    guest_.CheckSpaceRequest(needed);
     if (input_.OneIn(2)) {
       pipe_->DisarmWrite();
-      Require(outgoing_.Load(ControlWord::kPendingSendSize, std::memory_order_relaxed) == 0,
-              "the wait is forgotten");
+      Require(guest_.space_request() == 0, "the wait is forgotten");
     }
   }
 
+  bool served() const { return gpa_direct_ == GpaDirect::kServed; }
+
   FuzzInput& input_;
-  ChannelPair pair_;
-  RingMemory incoming_;
-  RingMemory outgoing_;
-  const uint32_t size_;
+  GuestEnd guest_;
+  const GpaDirect gpa_direct_;
   std::optional<MessagePipe> pipe_;
-  uint32_t in_ = 0;     // the guest's write index
-  uint32_t taken_ = 0;  // its read index
   uint64_t sent_ = 0;
   std::vector<std::byte> buffer_ = std::vector<std::byte>(16'384);
-  std::deque<Expected> expected_;               // in the ring and not read
-  std::deque<std::vector<std::byte>> answers_;  // sent and not taken
+  std::deque<Expected> expected_;  // in the ring and not read
+  TableModel table_;
   bool broken_ = false;
 };
 
@@ -304,8 +242,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const PageLayout layout = (options & 1) != 0 ? PageLayout::kScattered : PageLayout::kContiguous;
   const size_t data_pages = (options & 2) != 0 ? 5 : 1;
   switch (options >> 4) {
+    case 1:
+      MessageModeFuzzer(input, layout, data_pages, GpaDirect::kServed).Run();
+      break;
+    case 2:
+      FuzzByteMode(input, layout, data_pages);
+      break;
     default:
-      MessageModeFuzzer(input, layout, data_pages).Run();
+      MessageModeFuzzer(input, layout, data_pages, GpaDirect::kIgnored).Run();
   }
   return 0;
 }
