@@ -40,8 +40,8 @@ class Synic {
   virtual ~Synic() = default;
 
   // While not running (before START, during PAUSE) guest memory and eventfds
-  // are left alone and nothing is asked of the VMM: messages wait, event flags
-  // are lost.
+  // are left alone and the VMM gets no message to deliver: messages wait, event
+  // flags are lost. What events need is asked of the VMM all the same.
   virtual void SetRunning(bool running) = 0;
 
   // REQUIRES: vp exists.
