@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "hyperv/channel/channel_device.h"
 #include "hyperv/fuzz_input/fuzz_input.h"
+#include "hyperv/link/link_channel_codec.h"
 #include "hyperv/link/link_codec.h"
 #include "hyperv/link/link_format.h"
 
@@ -148,6 +150,62 @@ void CheckPayloads(std::span<const std::byte> payload) {
   }
 }
 
+// The channel level's, with as many descriptors as a header may announce.
+void CheckChannelPayloads(std::span<const std::byte> payload) {
+  const size_t size = payload.size();
+  const auto offer = ParseOfferOk(payload);
+  Require(offer.ok() == (size == 16 && At(payload, 12, 4) == 0), "OFFER's reply");
+  if (offer.ok()) {
+    Require(offer->channel == At(payload, 0, 4) && offer->relid == At(payload, 4, 4) &&
+                offer->connection == At(payload, 8, 4),
+            "its fields");
+  }
+  for (uint64_t descriptors = 0; descriptors <= 1; ++descriptors) {
+    const auto add = ParseGpadlAdd(payload, descriptors);
+    const uint64_t pages = size >= 16 ? At(payload, 12, 4) : 0;
+    const uint64_t inline_pages = pages <= 400 ? pages : 0;
+    const bool legal =
+        size >= 16 && (descriptors == 1) == (pages > 400) && size == 16 + 8 * inline_pages;
+    Require(add.ok() == legal, "GPADL_ADD");
+    if (!legal) continue;
+    Require(add->channel == At(payload, 0, 4) && add->gpadl == At(payload, 4, 4) &&
+                add->range_count == At(payload, 8, 4) && add->pages == pages &&
+                add->page_frames.size() == inline_pages,
+            "its fields");
+    for (size_t i = 0; i < add->page_frames.size(); ++i) {
+      Require(add->page_frames[i] == At(payload, 16 + 8 * i, 8), "its page frames");
+    }
+  }
+  for (uint64_t descriptors = 2; descriptors <= 3; ++descriptors) {
+    const auto open = ParseOpen(payload, descriptors);
+    const bool direct_event = size == 168 && (At(payload, 20, 4) & 2) != 0;
+    const bool unused_is_zero = size == 168 && At(payload, 152, 8) == 0 && At(payload, 160, 8) == 0;
+    Require(open.ok() == (size == 168 && direct_event == (descriptors == 3) &&
+                          (direct_event || unused_is_zero)),
+            "OPEN");
+    if (!open.ok()) continue;
+    Require(open->channel == At(payload, 0, 4) && open->ring_gpadl == At(payload, 8, 4) &&
+                open->downstream_page_offset == At(payload, 12, 4) &&
+                open->target_vp == At(payload, 16, 4) && open->flags == At(payload, 20, 4),
+            "its fields");
+  }
+  const auto del = ParseGpadlDel(payload);
+  const auto modify = ParseModify(payload);
+  Require(del.ok() == (size == 8) && modify.ok() == (size == 8), "GPADL_DEL and MODIFY");
+  if (size == 8) {
+    Require(del->channel == At(payload, 0, 4) && del->gpadl == At(payload, 4, 4) &&
+                modify->channel == At(payload, 0, 4) && modify->target_vp == At(payload, 4, 4),
+            "their fields");
+  }
+  const auto channel = ParseChannel("CLOSE", payload);
+  const bool eight = size == 8 && At(payload, 4, 4) == 0;
+  Require(channel.ok() == eight && (!eight || *channel == At(payload, 0, 4)), "CLOSE and RELEASE");
+  const auto result = ParseMsgSendResult(payload);
+  const bool known = eight && At(payload, 0, 4) <= 2;
+  Require(result.ok() == known && (!known || static_cast<uint64_t>(*result) == At(payload, 0, 4)),
+          "MSG_SEND's reply");
+}
+
 void CheckBuilt(const std::vector<std::byte>& frame, uint32_t number, uint64_t flags, uint64_t seq,
                 size_t payload_bytes) {
   Require(frame.size() == 24 + payload_bytes && frame.size() <= 4096, "a frame's size");
@@ -166,6 +224,25 @@ void CheckBuilders(uint64_t seq, uint32_t word, std::span<const std::byte> text_
   CheckBuilt(BuildConnSet(seq, word), 0x31, 0, seq, 8);
   CheckBuilt(BuildConnClr(seq, word), 0x32, 0, seq, 8);
   CheckBuilt(BuildPostAck(seq, seq), 0x33, 0, seq, 8);
+  const auto message = text_bytes.first(std::min<size_t>(text_bytes.size(), 240));
+  const auto sent = BuildMsgSend(seq, seq + 1, word, 2, message);
+  CheckBuilt(sent, 0x34, 0, seq, 264);
+  Require(At(sent, 24, 8) == seq + 1 && At(sent, 32, 4) == word && At(sent, 36, 4) == 2 &&
+              At(sent, 40, 4) == 1 && At(sent, 44, 4) == message.size() &&
+              std::equal(message.begin(), message.end(), sent.begin() + 48),
+          "a message to the guest");
+  CheckBuilt(BuildEventGet(seq, word, 2, 5), 0x35, 0, seq, 16);
+  CheckBuilt(BuildRevoke(seq, word), 0x41, 0, seq, 8);
+  ChannelOffer offer;
+  offer.flags = static_cast<uint16_t>(word);
+  std::copy_n(message.begin(), std::min<size_t>(message.size(), 120), offer.user_defined.begin());
+  const auto offered = BuildOffer(seq, offer);
+  CheckBuilt(offered, 0x40, 0, seq, 168);
+  Require(At(offered, 24 + 32, 2) == offer.flags &&
+              std::ranges::equal(offer.user_defined, std::span(offered).subspan(24 + 48)),
+          "an offer's flags and user data");
+  const LinkHeader open{.rule = FindLinkType(0x564C0052), .seq = seq};
+  CheckBuilt(BuildResult(open, word), 0x52, 1, seq, 8);
   const auto error = BuildError(LinkType::kMemAdd, seq, LinkError::kRefused, text);
   const size_t text_size = std::min<size_t>(text.size(), 1024);
   CheckBuilt(error, 0x02, 5, seq, 8 + text_size);
@@ -182,6 +259,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   CheckHeader(bytes.first<kLinkHeaderBytes>());
   CheckHello(payload);
   CheckPayloads(payload);
+  CheckChannelPayloads(payload);
   CheckBuilders(At(bytes, 16, 8), static_cast<uint32_t>(At(bytes, 0, 4)), payload);
   return 0;
 }
