@@ -216,7 +216,7 @@ std::vector<std::string> ExplainHive(const RegistryTree& tree) {
       lines.push_back(ExplainValue(tree, id, value));
     }
     if (subkeys.empty() && tree.key(id).values.empty() && id != RegistryTree::kRoot) {
-      lines.push_back(absl::StrCat("makes key ", tree.PathText(id)));
+      lines.push_back(absl::StrCat("makes key ", KeyPathText(tree, id)));
     }
   }
   return lines;

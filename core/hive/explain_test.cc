@@ -10,7 +10,9 @@ namespace vmbfs::hive {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::IsEmpty;
+using ::testing::StartsWith;
 
 constexpr auto kRoot = RegistryTree::kRoot;
 
@@ -50,6 +52,38 @@ TEST(ExplainHiveTest, WhatIsNotKnownIsSaidPlainly) {
                   "sets SYSTEM\\CurrentControlSet\\Services\\x\\(default) to \"two\\x0alines\", "
                   "REG_SZ",
                   "makes key SYSTEM\\CurrentControlSet\\Services\\x\\Parameters"));
+}
+
+TEST(ExplainHiveTest, ControlCharactersInKeysAreEscaped) {
+  HiveBuilder hive;
+  const auto key = hive.Key(hive.Key(kRoot, u"SYSTEM"), u"\x1B[2J\x9B");
+  hive.Key(key, u"\n");
+  hive.Dword(key, u"x\x85", 1);
+  EXPECT_THAT(ExplainHive(hive.tree()),
+              ElementsAre("sets SYSTEM\\\\x1b[2J\\x9b\\x\\x85 to 1, REG_DWORD",
+                          "makes key SYSTEM\\\\x1b[2J\\x9b\\\\x0a"));
+  EXPECT_THAT(
+      DiffTrees(RegistryTree(), hive.tree()).lines,
+      ElementsAre("+ key SYSTEM", "+ key SYSTEM\\\\x1b[2J\\x9b",
+                  "+ SYSTEM\\\\x1b[2J\\x9b\\x\\x85 = 1", "+ key SYSTEM\\\\x1b[2J\\x9b\\\\x0a"));
+}
+
+// A few hundred bytes of the file would be hundreds of kilobytes of text otherwise.
+TEST(ExplainHiveTest, LongPathsAreCutAtTheFront) {
+  HiveBuilder hive;
+  auto key = hive.Key(kRoot, u"SYSTEM");
+  while (hive.tree().key(key).depth < kDepthMax) {
+    key = hive.Key(key, std::u16string(kKeyNameUnitsMax, u'k'));
+  }
+  hive.Dword(key, u"x", 1);
+  const std::vector<std::string> lines = ExplainHive(hive.tree());
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_LT(lines.front().size(), 2048u);
+  EXPECT_THAT(lines.front(), StartsWith("sets …\\kkk"));
+  EXPECT_THAT(lines.front(), EndsWith("k\\x to 1, REG_DWORD"));
+  for (const std::string& line : DiffTrees(RegistryTree(), hive.tree()).lines) {
+    EXPECT_LT(line.size(), 2048u);
+  }
 }
 
 TEST(DiffTreesTest, TreesThatDifferInCaseAndOrderAloneAreTheSame) {

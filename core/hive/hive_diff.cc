@@ -63,11 +63,11 @@ HiveDifferences Difference::Find() {
 void Difference::CompareKeys(const Sides& sides) {
   const auto& [before, after] = sides;
   if (!after.has_value()) {
-    Line("-", absl::StrCat("key ", first_.PathText(*before)));
+    Line("-", absl::StrCat("key ", KeyPathText(first_, *before)));
     absl::StrAppend(&differences_.reg_file, "\n", RegKeyLine(first_, *before, true), "\n");
     return;
   }
-  if (!before.has_value()) Line("+", absl::StrCat("key ", second_.PathText(*after)));
+  if (!before.has_value()) Line("+", absl::StrCat("key ", KeyPathText(second_, *after)));
   std::string reg_lines;
   CompareValues(sides, reg_lines);
   if (*after != RegistryTree::kRoot && (!before.has_value() || !reg_lines.empty())) {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "core/hive/value_data.h"
 #include "core/path/guest_path.h"
 #include "core/path/windows_case.h"
 
@@ -12,6 +13,7 @@ namespace {
 constexpr std::u16string_view kSystem = u"SYSTEM";
 constexpr std::u16string_view kCurrentControlSet = u"CurrentControlSet";
 constexpr size_t kWarningsMax = 100;
+constexpr size_t kFindingsMax = 100;
 
 // Takes the first name off a path; names are separated by single backslashes.
 std::u16string_view TakeName(std::u16string_view& path) {
@@ -56,9 +58,11 @@ const RegistryValue* FindValue(const RegistryTree::Key& key, std::u16string_view
   return nullptr;
 }
 
-std::string Named(const RegistryTree& tree, RegistryTree::KeyId id, const RegistryValue& value) {
-  return absl::StrCat(tree.PathText(id), id == RegistryTree::kRoot ? "" : "\\",
-                      value.name.empty() ? "(default)" : Utf8FromUtf16(value.name));
+// At most kFindingsMax, and a word on the others.
+void Note(std::vector<std::string>& findings, std::string finding) {
+  if (findings.size() > kFindingsMax) return;
+  findings.push_back(findings.size() < kFindingsMax ? std::move(finding)
+                                                    : "there is more of this kind");
 }
 
 bool IsService(const RegistryTree& tree, RegistryTree::KeyId id) {
@@ -76,21 +80,21 @@ void CheckValue(const RegistryTree& tree, RegistryTree::KeyId id, const Registry
     case ValueType::kExpandString:
     case ValueType::kMultiString:
       if (!IsTerminated(value)) {
-        findings.errors.push_back(
-            absl::StrCat(Named(tree, id, value), ": the string does not end with a NUL"));
+        Note(findings.errors,
+             absl::StrCat(ValuePathText(tree, id, value), ": the string does not end with a NUL"));
       }
       break;
     case ValueType::kDword:
     case ValueType::kDwordBigEndian:
       if (value.data.size() != 4) {
-        findings.errors.push_back(
-            absl::StrCat(Named(tree, id, value), ": a DWORD of ", value.data.size(), " bytes"));
+        Note(findings.errors, absl::StrCat(ValuePathText(tree, id, value), ": a DWORD of ",
+                                           value.data.size(), " bytes"));
       }
       break;
     case ValueType::kQword:
       if (value.data.size() != 8) {
-        findings.errors.push_back(
-            absl::StrCat(Named(tree, id, value), ": a QWORD of ", value.data.size(), " bytes"));
+        Note(findings.errors, absl::StrCat(ValuePathText(tree, id, value), ": a QWORD of ",
+                                           value.data.size(), " bytes"));
       }
       break;
     default:
@@ -99,8 +103,8 @@ void CheckValue(const RegistryTree& tree, RegistryTree::KeyId id, const Registry
   const bool of_a_service =
       CompareNames(value.name, u"Start") == 0 || CompareNames(value.name, u"Type") == 0;
   if (of_a_service && IsService(tree, id) && !IsDword(value)) {
-    findings.errors.push_back(
-        absl::StrCat(Named(tree, id, value), ": a service's Start and Type are DWORDs"));
+    Note(findings.errors,
+         absl::StrCat(ValuePathText(tree, id, value), ": a service's Start and Type are DWORDs"));
   }
 }
 
@@ -187,19 +191,19 @@ ImcFindings CheckImc(const RegistryTree& tree) {
   const RegistryTree::Key& root = tree.key(RegistryTree::kRoot);
   const RegistryValue* const sequence = FindValue(root, u"Sequence");
   if (sequence == nullptr) {
-    findings.errors.push_back("the root has no value Sequence: Windows ignores the hive");
+    Note(findings.errors, "the root has no value Sequence: Windows ignores the hive");
   } else if (!IsDword(*sequence)) {
-    findings.errors.push_back("the root's value Sequence is no DWORD: Windows ignores the hive");
+    Note(findings.errors, "the root's value Sequence is no DWORD: Windows ignores the hive");
   } else if (UnitAt(sequence->data, 0) < 2 && UnitAt(sequence->data, 1) == 0) {
-    findings.warnings.push_back("Sequence is below 2: a new machine ignores the hive");
+    Note(findings.warnings, "Sequence is below 2: a new machine ignores the hive");
   }
   if (!tree.FindKey(RegistryTree::kRoot, kSystem).has_value()) {
-    findings.errors.push_back("the root has no key SYSTEM: the hive sets nothing");
+    Note(findings.errors, "the root has no key SYSTEM: the hive sets nothing");
   }
   for (const RegistryTree::KeyId id : root.subkeys) {
     if (CompareNames(tree.key(id).name, kSystem) != 0) {
-      findings.warnings.push_back(
-          absl::StrCat("key ", tree.PathText(id), " at the root: only SYSTEM is known to be used"));
+      Note(findings.warnings, absl::StrCat("key ", KeyPathText(tree, id),
+                                           " at the root: only SYSTEM is known to be used"));
     }
   }
   for (uint32_t i = 0; i < tree.key_count(); ++i) {

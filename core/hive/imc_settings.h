@@ -72,7 +72,7 @@ struct ImcFindings {
 };
 
 // Sequence present and a DWORD, a SYSTEM key, services' Start and Type DWORDs,
-// strings terminated.
+// strings terminated. Bounds: 100 errors and 100 warnings, and a word on the others.
 ImcFindings CheckImc(const RegistryTree& tree);
 
 }  // namespace vmbfs::hive

@@ -34,6 +34,19 @@ TEST(ImcSettingsTest, TheMachinesSystemKeyMayBeWrittenInThreeWays) {
   EXPECT_EQ(settings.tree().PathText(*key), "SYSTEM\\Setup");
 }
 
+TEST(CheckImcTest, FindingsBeyondAHundredAreOneLine) {
+  HiveBuilder hive;
+  hive.Dword(RegistryTree::kRoot, u"Sequence", 2);
+  const auto system = hive.Key(RegistryTree::kRoot, u"SYSTEM");
+  for (char16_t i = 0; i < 1000; ++i) {
+    hive.Value(system, std::u16string(1, u'一' + i), ValueType::kDword, {});
+  }
+  const ImcFindings findings = CheckImc(hive.tree());
+  ASSERT_EQ(findings.errors.size(), 101u);
+  EXPECT_EQ(findings.errors[99], "SYSTEM\\乣: a DWORD of 0 bytes");
+  EXPECT_EQ(findings.errors.back(), "there is more of this kind");
+}
+
 TEST(ImcSettingsTest, OtherRootsAreRefused) {
   ImcSettings settings = NewSettings();
   for (const auto* path : {u"HKLM\\SOFTWARE\\x", u"HKEY_CURRENT_USER\\x", u"HKLM", u"",

@@ -97,9 +97,11 @@ std::vector<RegistryTree::KeyId> RegistryTree::SortedSubkeys(KeyId id) const {
 }
 
 std::string RegistryTree::PathText(KeyId id) const {
+  std::vector<KeyId> ids(key(id).depth);
+  for (size_t i = ids.size(); i > 0; id = key(id).parent) ids[--i] = id;
   std::string path;
-  for (; id != kRoot; id = key(id).parent) {
-    path = absl::StrCat(Utf8FromUtf16(key(id).name), path.empty() ? "" : "\\", path);
+  for (const KeyId each : ids) {
+    absl::StrAppend(&path, path.empty() ? "" : "\\", Utf8FromUtf16(key(each).name));
   }
   return path;
 }

@@ -8,6 +8,9 @@
 namespace vmbfs::hive {
 namespace {
 
+constexpr std::u16string_view kHexDigits = u"0123456789abcdef";
+constexpr size_t kPathBytesShownMax = 512;
+
 std::optional<std::u16string> Units(const RegistryValue& value) {
   if (value.data.size() % sizeof(char16_t) != 0) return std::nullopt;
   std::u16string text;
@@ -61,21 +64,31 @@ std::optional<std::vector<std::u16string>> StringsOf(const RegistryValue& value)
 }
 
 std::string EscapedText(std::u16string_view text) {
-  std::string escaped;
-  for (const char character : Utf8FromUtf16(text)) {
-    const auto byte = static_cast<unsigned char>(character);
-    if (byte < 0x20 || byte == 0x7F) {
-      absl::StrAppend(&escaped, "\\x", absl::Hex(byte, absl::kZeroPad2));
+  std::u16string escaped;
+  for (const char16_t unit : text) {
+    if (unit < 0x20 || (unit >= 0x7F && unit < 0xA0)) {
+      escaped += u"\\x";
+      escaped.push_back(kHexDigits[unit >> 4]);
+      escaped.push_back(kHexDigits[unit & 0xF]);
     } else {
-      escaped.push_back(character);
+      escaped.push_back(unit);
     }
   }
-  return escaped;
+  return Utf8FromUtf16(escaped);
+}
+
+std::string KeyPathText(const RegistryTree& tree, RegistryTree::KeyId key) {
+  std::string path;
+  for (; key != RegistryTree::kRoot; key = tree.key(key).parent) {
+    if (path.size() > kPathBytesShownMax) return absl::StrCat("…\\", path);
+    path = absl::StrCat(EscapedText(tree.key(key).name), path.empty() ? "" : "\\", path);
+  }
+  return path;
 }
 
 std::string ValuePathText(const RegistryTree& tree, RegistryTree::KeyId key,
                           const RegistryValue& value) {
-  const std::string path = tree.PathText(key);
+  const std::string path = KeyPathText(tree, key);
   return absl::StrCat(path, path.empty() ? "" : "\\",
                       value.name.empty() ? "(default)" : EscapedText(value.name));
 }
