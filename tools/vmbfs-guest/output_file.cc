@@ -45,8 +45,7 @@ absl::Status WriteAll(int fd, std::span<const std::byte> data) {
 absl::Status WriteFileWhole(const std::string& path, std::span<const std::byte> data) {
   struct stat existing{};
   if (stat(path.c_str(), &existing) == 0 && !S_ISREG(existing.st_mode)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(path, " is no regular file; leave the option out to write to stdout"));
+    return absl::FailedPreconditionError(absl::StrCat(path, " is no regular file"));
   }
   std::string aside = path + ".XXXXXX";
   hyperv::UniqueFd fd(mkostemp(aside.data(), O_CLOEXEC));

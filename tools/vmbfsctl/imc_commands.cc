@@ -1,9 +1,6 @@
 #include "tools/vmbfsctl/imc_commands.h"
 
-#include <cerrno>
 #include <cstdint>
-#include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -24,6 +21,7 @@
 #include "core/hive/hive_writer.h"
 #include "core/hive/imc_settings.h"
 #include "core/hive/reg_file.h"
+#include "tools/vmbfs-guest/output_file.h"
 #include "tools/vmbfsctl/ctl.h"
 #include "tools/vmbfsctl/text.h"
 
@@ -69,21 +67,11 @@ absl::StatusOr<Bytes> ReadFile(const std::string& path) {
   if (!stream.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size))) {
     return absl::FailedPreconditionError(absl::StrCat(path, ": it cannot be read"));
   }
+  if (stream.peek() != std::ifstream::traits_type::eof()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, ": it has more bytes than its size says"));
+  }
   return bytes;
-}
-
-// Written aside and renamed: the file is whole or as it was.
-absl::Status WriteFile(const std::string& path, const Bytes& bytes) {
-  const std::string aside = absl::StrCat(path, ".new");
-  std::ofstream stream(aside, std::ios::binary | std::ios::trunc);
-  stream.write(reinterpret_cast<const char*>(bytes.data()),
-               static_cast<std::streamsize>(bytes.size()));
-  stream.close();
-  if (!stream) return absl::FailedPreconditionError(absl::StrCat(aside, ": it cannot be written"));
-  std::error_code error;
-  std::filesystem::rename(aside, path, error);
-  if (!error) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(path, ": ", error.message()));
 }
 
 // The argument that Hyper-V's SetInitialMachineConfigurationData takes: a length
@@ -120,7 +108,7 @@ int Build(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
   if (!written.ok()) return Fail(err, written.status());
   Warn(err, written->warnings);
   const Bytes bytes = arguments.wmi ? ForWmi(written->bytes) : written->bytes;
-  if (const absl::Status status = WriteFile(arguments.output, bytes); !status.ok()) {
+  if (const absl::Status status = WriteFileWhole(arguments.output, bytes); !status.ok()) {
     return Fail(err, status);
   }
   out << Sha256Hex(bytes) << "  " << Printable(arguments.output) << "\n";

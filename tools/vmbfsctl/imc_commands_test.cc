@@ -2,9 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -43,6 +46,7 @@ class ImcCommandsTest : public testing::Test {
     return {exit_code, out.str(), err.str()};
   }
   std::string Path(const std::string& name) { return folder_ / name; }
+  ptrdiff_t FileCount() { return std::distance(std::filesystem::directory_iterator(folder_), {}); }
   std::string File(const std::string& name, const std::string& content) {
     std::ofstream(Path(name), std::ios::binary) << content;
     return Path(name);
@@ -110,6 +114,33 @@ TEST_F(ImcCommandsTest, AnErrorHasFileLineAndColumnAndLeavesTheOutputAsItWas) {
   EXPECT_EQ(failed.exit_code, kExitFailed);
   EXPECT_THAT(failed.err, HasSubstr("in.reg:7:5: data is a string"));
   EXPECT_EQ(Read(output), "as it was");
+}
+
+TEST_F(ImcCommandsTest, AnOutputThatIsNoRegularFileIsLeftAlone) {
+  const std::string reg = File("in.reg", kService);
+  std::filesystem::create_directory(Path("folder"));
+  ASSERT_EQ(mkfifo(Path("fifo").c_str(), 0600), 0);
+  for (const std::string name : {"folder", "fifo"}) {
+    const Result refused = Imc({"build", reg, "--output", Path(name)});
+    EXPECT_EQ(refused.exit_code, kExitFailed);
+    EXPECT_THAT(refused.err, HasSubstr(Path(name) + " is no regular file"));
+  }
+  EXPECT_TRUE(std::filesystem::is_fifo(Path("fifo")));
+  EXPECT_EQ(FileCount(), 3);
+}
+
+TEST_F(ImcCommandsTest, NothingElseBesideTheOutputIsTouched) {
+  const std::string mine = File("a.new", "mine");
+  Hive("a", kService);
+  EXPECT_EQ(Read(mine), "mine");
+  EXPECT_EQ(FileCount(), 3);
+}
+
+// As a file that grows while it is read: its size was said to be 0.
+TEST_F(ImcCommandsTest, AnInputWithMoreBytesThanItsSizeSaysIsRefused) {
+  const Result refused = Imc({"validate", "/proc/self/status"});
+  EXPECT_EQ(refused.exit_code, kExitFailed);
+  EXPECT_THAT(refused.err, HasSubstr("/proc/self/status: it has more bytes than its size says"));
 }
 
 TEST_F(ImcCommandsTest, ASeenSequenceWantsForce) {
