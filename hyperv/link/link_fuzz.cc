@@ -1,394 +1,52 @@
 // A whole link by what a VMM and its guest may send: frames valid, mangled and
-// cut, descriptors of the wrong kind, bytes in guest memory. What the server sends
-// is checked frame by frame; legal frames never end a connection, broken ones do;
-// and whatever happened, the next connection serves a guest from HELLO to an echo.
+// cut, descriptors of the wrong kind, bytes in guest memory; at both levels, with
+// both deliveries. What the server sends is checked frame by frame; legal frames
+// never end a connection, broken ones do; and whatever happened, the next
+// connection serves a guest from HELLO to an echo.
 //
 // Server and VMM share one thread: an input means the same each time.
-// Input: actions, a byte each and what they need.
+// Input: a byte of options (how the VMM answers, the form of the link, that of the
+// next connection, whether it is set up); then actions, a byte each and what they
+// need.
 
-#include <fcntl.h>
-#include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
-#include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/io_context.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <map>
-#include <memory>
-#include <optional>
-#include <set>
 #include <span>
 #include <utility>
 #include <vector>
 
-#include "absl/status/status.h"
-#include "absl/status/statusor.h"
-#include "hyperv/channel/channel_device.h"
 #include "hyperv/file_descriptor/unique_fd.h"
 #include "hyperv/fuzz_input/fuzz_input.h"
-#include "hyperv/guid/guid.h"
+#include "hyperv/link/link_channel_format.h"
 #include "hyperv/link/link_format.h"
-#include "hyperv/link/link_harness.h"
-#include "hyperv/link/link_server.h"
+#include "hyperv/link/link_fuzz_frames.h"
+#include "hyperv/link/link_fuzz_vmm.h"
 #include "hyperv/link/test_frames.h"
 
 namespace vmbfs::hyperv {
 namespace {
 
 constexpr int kStepsMax = 100;
-constexpr size_t kRamPages = 8;    // page 1: message slots, page 2: event flags
-constexpr size_t kRingPages = 10;  // five for each ring
-constexpr uint64_t kRingGpa = 0x100000;
-
-// Sends packets back, and watches that it is called in order.
-class EchoDevice final : public ChannelDevice {
- public:
-  EchoDevice() {
-    offer_.interface_id = Guid::FromLiteral("c376c1c3-d276-48d2-90a9-c04748072c60");
-    offer_.flags = kOfferFlagNamedPipe;
-  }
-  const ChannelOffer& offer() const override { return offer_; }
-
-  absl::Status Open(std::unique_ptr<Channel> channel, std::function<void()>) override {
-    Require(channel_ == nullptr, "one open at a time");
-    channel_ = std::move(channel);
-    return absl::OkStatus();
-  }
-  absl::StatusOr<bool> Run() override {
-    Require(channel_ != nullptr, "only an open device runs");
-    std::array<std::byte, 1024> buffer;
-    for (int packets = 0; packets < 16; ++packets) {
-      const auto packet = channel_->incoming().Read(buffer);
-      if (!packet.ok()) return packet.status();
-      if (!packet->has_value()) return channel_->incoming().Arm();
-      if (channel_->incoming().Consume()) channel_->SignalPeer();
-      const auto room = channel_->outgoing().Reserve((*packet)->payload.size());
-      if (!room.ok()) return room.status();
-      if (!*room) continue;
-      channel_->outgoing().CopyIn(0, (*packet)->payload);
-      channel_->outgoing().Commit((*packet)->payload.size());
-      if (channel_->outgoing().Publish()) channel_->SignalPeer();
-    }
-    return true;
-  }
-  void Close() override {
-    Require(channel_ != nullptr, "only an open device is closed");
-    channel_.reset();
-  }
-  bool open() const { return channel_ != nullptr; }
-
- private:
-  ChannelOffer offer_;
-  std::unique_ptr<Channel> channel_;
-};
-
-// The server under test, for the life of the process.
-class Server {
- public:
-  Server() {
-    LinkOptions options;
-    options.socket_path = path_;
-    Require(server_.Listen(options).ok(), "the server listens");
-    server_.Start();
-    Require(server_.Add(device_).ok(), "a device is offered");
-  }
-  // Lets everything happen that can; false when nothing could.
-  bool Poll() {
-    constexpr int kHandlersMax = 100'000;
-    int handlers = 0;
-    while (context_.poll_one() > 0) Require(++handlers < kHandlersMax, "the server comes to rest");
-    return handlers > 0;
-  }
-  const std::string& path() const { return path_; }
-  LinkStatus status() const { return server_.status(); }
-  const EchoDevice& device() const { return *device_; }
-
- private:
-  ScratchFolder folder_;
-  std::string path_ = folder_.Path("vm.sock");
-  boost::asio::io_context context_;
-  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{
-      context_.get_executor()};
-  LinkServer server_{context_.get_executor()};
-  std::shared_ptr<EchoDevice> device_ = std::make_shared<EchoDevice>();
-};
-
-Server& TheServer() {
-  static Server* const server = new Server;  // its folder goes with the sandbox
-  return *server;
-}
-
-// Guest memory in a sealed memfd, seen by both sides.
-class SharedPages {
- public:
-  explicit SharedPages(size_t pages) : bytes_(pages * 4096), fd_(TestMemory(bytes_, SealShrink())) {
-    void* mapped = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
-    Require(mapped != MAP_FAILED, "memory is mapped");
-    data_ = static_cast<std::byte*>(mapped);
-  }
-  void Clear() { std::memset(data_, 0, bytes_); }
-  std::vector<std::byte> Copy() const { return {data_, data_ + bytes_}; }
-  std::byte* at(size_t offset) const { return data_ + offset % bytes_; }
-  uint32_t Word(size_t offset) const {
-    uint32_t word = 0;
-    std::memcpy(&word, data_ + offset, sizeof(word));
-    return word;
-  }
-  void SetWord(size_t offset, uint32_t word) { std::memcpy(data_ + offset, &word, sizeof(word)); }
-  size_t bytes() const { return bytes_; }
-  int fd() const { return fd_.get(); }
-
- private:
-  size_t bytes_;
-  UniqueFd fd_;
-  std::byte* data_ = nullptr;
-};
-
-SharedPages& Ram() {
-  static SharedPages pages(kRamPages);
-  return pages;
-}
-SharedPages& Rings() {
-  static SharedPages pages(kRingPages);
-  return pages;
-}
-
-// How a VMM answers what the server asks.
-enum class Answers { kRight, kNever, kError, kWrongDescriptor };
-
-// One connection, and what the server may still say on it.
-class Vmm {
- public:
-  Vmm() : socket_(ConnectTo(TheServer().path())) {
-    Ram().Clear();
-    Rings().Clear();
-    Require(static_cast<bool>(socket_), "the server takes connections");
-    ::fcntl(socket_.get(), F_SETFL, O_NONBLOCK);
-    Settle();
-  }
-  ~Vmm() {
-    socket_.reset();
-    TheServer().Poll();
-    Require(!TheServer().status().connected, "the end of a connection is noticed");
-    Require(!TheServer().device().open(), "and its channels are closed");
-  }
-
-  bool ended() const { return ended_; }
-  uint64_t acknowledged() const { return acknowledged_; }
-  bool NothingIsUnanswered() const { return asked_.empty(); }
-  void set_answers(Answers answers) { answers_ = answers; }
-
-  // Sends a frame; `asked`: it gets exactly one reply.
-  void Send(uint32_t type, std::span<const std::byte> payload, bool asked,
-            const std::vector<int>& descriptors = {}, uint16_t flags = 0) {
-    const uint64_t seq = next_seq_++;
-    sent_.insert(seq);
-    if (asked) asked_[seq] = type;
-    SendRaw(FrameBytes(type, flags, static_cast<uint16_t>(descriptors.size()), seq, payload),
-            descriptors);
-  }
-  void SendRaw(std::span<const std::byte> bytes, const std::vector<int>& descriptors = {}) {
-    if (ended_ || bytes.empty()) return;
-    SendBytes(socket_, bytes, descriptors);
-    Settle();
-  }
-  uint64_t next_seq() const { return next_seq_; }
-  // What is sent from now on may be anything: replies to it are not foreseen.
-  void ExpectAnything() { anything_ = true; }
-
-  // Lets server and VMM go on until both wait.
-  void Settle() {
-    bool moved = true;
-    while (moved) {
-      moved = TheServer().Poll();
-      while (!ended_ && Readable()) {
-        Receive();
-        moved = true;
-      }
-    }
-  }
-
-  void RingDoorbell(uint32_t connection) {
-    const auto doorbell = doorbells_.find(connection);
-    if (doorbell != doorbells_.end()) ::eventfd_write(doorbell->second.get(), 1);
-    Settle();
-  }
-
-  // The guest takes a message from its slot; empty when there is none.
-  std::vector<std::byte> TakeMessage() {
-    constexpr size_t kSlot = 4096 + 2 * 256;
-    if (Ram().Word(kSlot) == 0) return {};
-    const uint32_t head = Ram().Word(kSlot + 4);
-    Require((head & 0xFF) <= 240, "a message fits its slot");
-    const std::byte* const from = Ram().at(kSlot + 16);
-    std::vector<std::byte> message(from, from + (head & 0xFF));
-    Ram().SetWord(kSlot, 0);
-    if ((head & 0x100) != 0) ::eventfd_write(ack_.get(), 1);
-    Settle();
-    return message;
-  }
-
- private:
-  bool Readable() const {
-    pollfd readable{.fd = socket_.get(), .events = POLLIN, .revents = 0};
-    return ::poll(&readable, 1, 0) == 1;
-  }
-
-  void Receive() {
-    std::optional<TestFrame> frame = ReceiveFrame(socket_);
-    if (!frame) {
-      ended_ = true;
-      return;
-    }
-    Require(!last_frame_, "nothing follows the reason of an end");
-    if (frame->reply()) {
-      CheckReply(*frame);
-    } else {
-      Answer(*std::move(frame));
-    }
-  }
-
-  void CheckReply(const TestFrame& frame) {
-    Require(frame.descriptors.empty(), "no reply of the server has descriptors");
-    const auto asked = asked_.find(frame.seq);
-    const bool foreseen =
-        asked != asked_.end() && asked->second == static_cast<uint32_t>(frame.type);
-    if (foreseen) asked_.erase(asked);
-    if (!frame.error()) {
-      Require(foreseen || anything_, "a reply has its request, once");
-      return;
-    }
-    Require(frame.error_code() >= 1 && frame.error_code() <= 5, "an ERROR has a known code");
-    Require(frame.payload.size() == 8 + WordAt(frame.payload, 4) && frame.payload.size() <= 1032,
-            "and a text of the length it says");
-    const bool names_frame = sent_.contains(frame.seq) || anything_;
-    const bool names_none = frame.type == LinkType::kHello && frame.seq == 0;
-    Require(names_frame || names_none, "it names a frame of ours, or none");
-    // Busy, not permitted, and a broken rule are last words.
-    last_frame_ = frame.error_code() != 2 && frame.error_code() != 3;
-  }
-
-  void Answer(TestFrame frame) {
-    std::vector<int> descriptors;
-    switch (frame.type) {
-      case LinkType::kPostAck: {
-        Require(frame.payload.size() == 8, "POST_ACK");
-        const uint64_t seq = WordAt(frame.payload, 0);
-        Require(seq > acknowledged_ || anything_, "posts are acknowledged in order");
-        acknowledged_ = seq;
-        return;
-      }
-      case LinkType::kSintGet:
-        Require(frame.payload.size() == 8 && WordAt(frame.payload, 4) <= 15, "SINT_GET");
-        descriptors = {irq_.get(), ack_.get()};
-        break;
-      case LinkType::kConnSet:
-        Require(frame.payload.size() == 8 && frame.descriptors.size() == 1, "CONN_SET");
-        doorbells_[WordAt(frame.payload, 0)] = std::move(frame.descriptors[0]);
-        break;
-      case LinkType::kConnClr:
-        Require(doorbells_.erase(WordAt(frame.payload, 0)) == 1, "what was set is cleared");
-        break;
-      default:
-        Require(false, "a server sends what it may send");
-    }
-    if (answers_ == Answers::kNever) return;
-    uint16_t flags = 1;
-    std::vector<std::byte> payload;
-    if (answers_ == Answers::kError) {
-      flags = 5;
-      descriptors.clear();
-      payload = {std::byte{3}, {}, {}, {}, std::byte{2}, {}, {}, {}, std::byte{'n'}, std::byte{0}};
-    } else if (answers_ == Answers::kWrongDescriptor && !descriptors.empty()) {
-      descriptors = {Ram().fd()};
-    }
-    const auto count = static_cast<uint16_t>(descriptors.size());
-    SendBytes(socket_,
-              FrameBytes(static_cast<uint32_t>(frame.type), flags, count, frame.seq, payload),
-              descriptors);
-  }
-
-  UniqueFd socket_;
-  UniqueFd irq_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-  UniqueFd ack_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-  Answers answers_ = Answers::kRight;
-  uint64_t next_seq_ = 1;
-  std::set<uint64_t> sent_;
-  std::map<uint64_t, uint32_t> asked_;  // seq -> type
-  std::map<uint32_t, UniqueFd> doorbells_;
-  uint64_t acknowledged_ = 0;
-  bool anything_ = false;
-  bool last_frame_ = false;
-  bool ended_ = false;
-};
-
-LinkMemAddWire Region(uint32_t id, uint64_t gpa, uint64_t bytes) {
-  LinkMemAddWire wire{};
-  wire.id = id;
-  wire.gpa = gpa;
-  wire.bytes = bytes;
-  return wire;
-}
-
-std::vector<std::byte> Hello() {
-  std::vector<std::byte> payload = HelloPayload(2);
-  payload[36] = std::byte{1};  // direct delivery alone
-  return payload;
-}
-
-LinkSynicWire SynicOf(uint64_t simp_page, uint64_t siefp_page) {
-  LinkSynicWire wire{};
-  wire.scontrol = 1;
-  wire.simp = simp_page * 4096 | 1;
-  wire.siefp = siefp_page * 4096 | 1;
-  wire.sint2 = 0x41;
-  return wire;
-}
-
-LinkPostWire PostOf(uint64_t post_seq, std::span<const std::byte> message) {
-  LinkPostWire wire{};
-  wire.post_seq = post_seq;
-  wire.connection = 1;
-  wire.type = 1;
-  wire.size = static_cast<uint32_t>(message.size());
-  for (size_t i = 0; i < std::min<size_t>(message.size(), 240); ++i) {
-    wire.payload[i] = std::to_integer<uint8_t>(message[i]);
-  }
-  return wire;
-}
-
-std::vector<std::byte> RingGpadl() {
-  std::vector<std::byte> message = VmbusMessage(8, {1, 1, 0x10058, kRingPages * 4096, 0});
-  for (uint64_t i = 0; i < kRingPages; ++i) {
-    const uint64_t page_frame = (kRingGpa >> 12) + i;
-    message.insert(message.end(), WireBytes(page_frame).begin(), WireBytes(page_frame).end());
-  }
-  return message;
-}
-std::vector<std::byte> OpenMessage() {
-  std::vector<std::byte> message = VmbusMessage(5, {1, 77, 1, 0, kRingPages / 2});
-  message.resize(148);
-  return message;
-}
 
 class LinkFuzzer {
  public:
-  explicit LinkFuzzer(FuzzInput& input) : input_(input) {}
+  LinkFuzzer(FuzzInput& input, Form form, uint8_t options)
+      : input_(input), form_(form), vmm_(form) {
+    // A VMM that answers with the wrong descriptor is served on; no fault of ours.
+    vmm_.set_answers(static_cast<Answers>(options % 4));
+    if (options < 128) SetUp();
+  }
 
   void Run() {
-    const uint8_t options = input_.U8();
-    vmm_.set_answers(static_cast<Answers>(options % 4));
-    // A VMM that answers with the wrong descriptor is served on; no fault of ours.
-    if (options < 128) SetUp();
     for (int step = 0; step < kStepsMax && !input_.empty() && !vmm_.ended(); ++step) Step();
     Require(!broken_ || vmm_.ended(), "broken rules end the connection");
     if (broken_ || doubtful_) return;
+    if (greeted_ && form_ == Form::kChannel) EndWaiting();
     Require(!vmm_.ended(), "legal frames do not end a connection");
     Require(vmm_.NothingIsUnanswered(), "and each that asks is answered");
   }
@@ -400,14 +58,15 @@ class LinkFuzzer {
     const auto rings = Region(2, kRingGpa, Rings().bytes());
     Send(0x02, WireBytes(ram), true, {Ram().fd()});
     Send(0x02, WireBytes(rings), true, {Rings().fd()});
-    Send(0x20, WireBytes(SynicOf(1, 2)), false);
+    if (form_ != Form::kChannel) Send(0x20, WireBytes(SynicOf(1, 2)), false);
     Send(0x04, {}, true);
   }
 
   // A legal frame, where one may be sent at all.
   void Send(uint32_t number, std::span<const std::byte> payload, bool need_ack,
             const std::vector<int>& descriptors = {}) {
-    const bool always = number == 0x01 || number == 0x03 || (number >= 0x05 && number <= 0x07);
+    const bool always = number == 0x01 || number == 0x03 || (number >= 0x05 && number <= 0x07) ||
+                        (number >= 0x50 && number <= 0x54);
     if (!greeted_) broken_ = true;
     if (number == 0x04 || number == 0x06) paused_ = false;
     CheckPause([&] {
@@ -421,12 +80,15 @@ class LinkFuzzer {
     if (!paused_) return action();
     const auto ram = Ram().Copy();
     const auto rings = Rings().Copy();
+    const uint64_t messages = vmm_.messages_sent();
+    static_cast<void>(vmm_.TakeInterrupt());
     action();
+    Require(vmm_.messages_sent() == messages && !vmm_.TakeInterrupt(), "nor is its guest told");
     Require(ram == Ram().Copy() && rings == Rings().Copy(), "a paused VM's memory is not written");
   }
   void SendHello() {
     if (std::exchange(greeted_, true)) broken_ = true;
-    Send(0x01, Hello(), false);
+    Send(0x01, Hello(form_), false);
   }
   void SendPost(const LinkPostWire& post) {
     // The 17th that is not acknowledged breaks the rules; a reset drops those
@@ -435,8 +97,19 @@ class LinkFuzzer {
     Send(0x21, WireBytes(post), false);
   }
 
+  // OPEN waits for START and RESUME, GPADL_DEL of a ring in use for CLOSE.
+  void EndWaiting() {
+    Send(0x04, {}, true);
+    Send(0x06, {}, true);
+    for (uint32_t channel = 101; channel <= vmm_.channel(); ++channel) {
+      Send(0x54, WireBytes(ChannelOf(channel)), true);
+    }
+  }
+
   void Step() {
-    switch (input_.Below(20)) {
+    const uint32_t action = input_.Below(20);
+    if (form_ == Form::kChannel && action >= 5 && action <= 14) return ChannelStep();
+    switch (action) {
       case 0:
         if (input_.OneIn(8) || !greeted_) SendHello();
         return;
@@ -490,6 +163,66 @@ class LinkFuzzer {
       default:
         return BreakARule();
     }
+  }
+
+  void ChannelStep() {
+    const uint32_t channel = input_.OneIn(8) ? input_.U8() : vmm_.channel();
+    const uint32_t gpadl = 1 + input_.U8() % 2u;
+    switch (input_.Below(12)) {
+      case 0:
+      case 1:
+        return Send(0x50, GpadlAdd(channel, gpadl, kRingPages, kRingPages, 1), false);
+      case 2: {
+        const uint32_t pages = input_.U16() % 1'024u;
+        const bool listed_here = pages <= 400;
+        const std::vector<int> descriptors = {input_.OneIn(2) ? Ram().fd() : event_.get()};
+        return Send(0x50,
+                    GpadlAdd(channel, gpadl, pages, listed_here ? pages : 0, input_.U8() % 3u),
+                    false, listed_here ? std::vector<int>{} : descriptors);
+      }
+      case 3:
+      case 4:
+        return SendOpen(ChannelOpen(channel, gpadl));
+      case 5:
+        return Send(0x54, WireBytes(ChannelOf(channel)), false);
+      case 6: {
+        LinkModifyWire wire{};
+        wire.channel = channel;
+        wire.target_vp = input_.U8() % 3u;
+        const int descriptor = input_.OneIn(4) ? Rings().fd() : vmm_.interrupt_fd();
+        return Send(0x53, WireBytes(wire), false, {descriptor});
+      }
+      case 7:
+        return Send(0x55, WireBytes(ChannelOf(channel)), input_.OneIn(2));
+      case 8: {
+        LinkGpadlDelWire wire{};
+        wire.channel = channel;
+        wire.gpadl = gpadl;
+        return Send(0x51, WireBytes(wire), false);
+      }
+      case 9:
+        return CheckPause([&] { vmm_.Kick(); });
+      case 10:
+        Rings().SetWord(0, input_.U8() * 8u);
+        return CheckPause([&] { vmm_.Kick(); });
+      default:
+        TheServer().RevokeDevice();
+        vmm_.Settle();
+        if (input_.OneIn(2)) static_cast<void>(TheServer().OfferDevice());
+        return vmm_.Settle();
+    }
+  }
+
+  void SendOpen(LinkOpenWire wire) {
+    const uint8_t odd = input_.U8();
+    if (odd >= 208) wire.downstream_page_offset = odd % 16u;
+    if (odd % 16 == 1) wire.target_vp = 0xFFFFFFFF;
+    if (odd % 16 == 2) wire.target_vp = 2;
+    if (odd % 16 == 3) wire.flags = odd / 16u;
+    std::vector<int> descriptors = {vmm_.kick_fd(), vmm_.interrupt_fd()};
+    if ((wire.flags.value() & 2) != 0) descriptors.push_back(event_.get());
+    if (odd % 16 == 4) descriptors[odd / 16 % 2] = Ram().fd();
+    Send(0x52, WireBytes(wire), false, descriptors);
   }
 
   void AddRegion() {
@@ -592,6 +325,7 @@ class LinkFuzzer {
   }
 
   FuzzInput& input_;
+  const Form form_;
   Vmm vmm_;
   UniqueFd event_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
   bool greeted_ = false;
@@ -603,8 +337,8 @@ class LinkFuzzer {
 };
 
 // A new VMM with a new guest, from HELLO to a packet that comes back.
-void ServeNextConnection() {
-  Vmm vmm;
+void ServeNextConnection(Form form) {
+  Vmm vmm(form);
   const auto ask = [&](uint32_t number, std::span<const std::byte> payload,
                        const std::vector<int>& descriptors = {}) {
     vmm.Send(0x564C0000 | number, payload, true, descriptors, 2);
@@ -620,21 +354,29 @@ void ServeNextConnection() {
     Require(WordAt(message, 0) == type, "its guest gets its messages");
     return message;
   };
-  ask(0x01, Hello());
+  ask(0x01, Hello(form));
   ask(0x02, WireBytes(Region(1, 0, Ram().bytes())), {Ram().fd()});
   ask(0x02, WireBytes(Region(2, kRingGpa, Rings().bytes())), {Rings().fd()});
-  ask(0x20, WireBytes(SynicOf(1, 2)));
+  if (form != Form::kChannel) ask(0x20, WireBytes(SynicOf(1, 2)));
   ask(0x04, {});
   Require(TheServer().status().memory_regions == 2, "its memory is there, and no other");
-  post(VmbusMessage(14, {0x00040000, 0, 0, 0, 0, 0, 0, 0}));
-  expect(15);
-  post(VmbusMessage(3, {}));
-  const uint32_t connection = WordAt(expect(1), 192);
-  expect(4);
-  post(RingGpadl());
-  Require(WordAt(expect(10), 16) == 0, "its GPADL is accepted");
-  post(OpenMessage());
-  Require(WordAt(expect(6), 16) == 0, "its channel opens");
+  uint32_t connection = 0;
+  if (form == Form::kChannel) {
+    ask(0x50, GpadlAdd(vmm.channel(), 1, kRingPages, kRingPages, 1));
+    Require(vmm.result() == 0, "its GPADL is accepted");
+    ask(0x52, WireBytes(ChannelOpen(vmm.channel(), 1)), {vmm.kick_fd(), vmm.interrupt_fd()});
+    Require(vmm.result() == 0, "its channel opens");
+  } else {
+    post(VmbusMessage(14, {0x00040000, 0, 0, 0, 0, 0, 0, 0}));
+    expect(15);
+    post(VmbusMessage(3, {}));
+    connection = WordAt(expect(1), 192);
+    expect(4);
+    post(RingGpadl());
+    Require(WordAt(expect(10), 16) == 0, "its GPADL is accepted");
+    post(OpenMessage());
+    Require(WordAt(expect(6), 16) == 0, "its channel opens");
+  }
 
   // One packet of 8 bytes into the first ring, and back in the second.
   constexpr size_t kData = 4096;
@@ -643,18 +385,22 @@ void ServeNextConnection() {
   Rings().SetWord(kData + 4, 3);
   Rings().SetWord(kData + 16, 0xC0FFEE);
   Rings().SetWord(0, 32);
-  vmm.RingDoorbell(connection);
+  form == Form::kChannel ? vmm.Kick() : vmm.RingDoorbell(connection);
   Require(Rings().Word(kSecondRing) == 32, "its device answers");
   Require(Rings().Word(kSecondRing + kData + 16) == 0xC0FFEE, "what it was sent");
-  Require((Ram().Word(2 * 4096 + 2 * 256) & 2) != 0, "and the guest is signalled");
+  Require(form == Form::kDirect ? (Ram().Word(2 * 4096 + 2 * 256) & 2) != 0 : vmm.TakeInterrupt(),
+          "and the guest is signalled");
 }
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  constexpr std::array<Form, 4> kForms = {Form::kDirect, Form::kMediated, Form::kChannel,
+                                          Form::kChannel};
   FuzzInput input(data, size);
-  LinkFuzzer(input).Run();
-  ServeNextConnection();
+  const uint8_t options = input.U8();
+  LinkFuzzer(input, kForms[options / 4 % 4], options).Run();
+  ServeNextConnection(kForms[options / 16 % 4]);
   return 0;
 }
 
