@@ -103,14 +103,15 @@ void RawGuest::TakeMessage(uint32_t vp, uint32_t sint) {
 }
 
 std::optional<HostMessage> RawGuest::Next(Deadline deadline) {
-  while (ok()) {
+  // Looked at once more after the deadline: what stands still may be this program.
+  for (bool in_time = true; ok(); in_time = Wait(deadline)) {
     TakeMessages();
     if (!messages_.empty()) {
       HostMessage message = std::move(messages_.front());
       messages_.pop_front();
       return message;
     }
-    if (!Wait(deadline)) break;
+    if (!in_time) break;
   }
   return std::nullopt;
 }
