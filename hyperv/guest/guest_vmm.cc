@@ -29,7 +29,7 @@ absl::StatusOr<std::unique_ptr<GuestVmm>> GuestVmm::Connect(
     const std::string& socket_path, const std::string& label, const GuestRam& ram,
     std::span<const SynicPages> processors, Deadline deadline, GuestLink link,
     std::chrono::milliseconds hello_patience) {
-  for (;; hello_patience *= 2) {
+  for (;;) {
     absl::StatusOr<GuestLinkSocket> socket = GuestLinkSocket::Connect(socket_path, deadline);
     if (!socket.ok()) return socket.status();
     std::unique_ptr<GuestVmm> vmm = MakeVmm(link, *std::move(socket), ram, processors);
@@ -43,6 +43,7 @@ absl::StatusOr<std::unique_ptr<GuestVmm>> GuestVmm::Connect(
       return vmm;
     }
     if (absl::IsDeadlineExceeded(hello)) {
+      hello_patience = std::min(2 * hello_patience, kHelloPatienceMax);
       hello = absl::UnavailableError("link: the connection was accepted, but HELLO not answered");
     }
     // The backlog of a server that ends, or a VMM before us that is not gone yet.

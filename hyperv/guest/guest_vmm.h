@@ -34,6 +34,7 @@ class GuestVmm {
   // For HELLO_OK at the first try; doubled at each further one, so that a slow
   // server is reached too.
   static constexpr std::chrono::milliseconds kHelloPatience{5'000};
+  static constexpr std::chrono::milliseconds kHelloPatienceMax{60'000};
 
   // Connects, says HELLO, hands RAM and the enabled SynICs over, and starts.
   // Tries again while no server listens, another VMM is connected, or what
