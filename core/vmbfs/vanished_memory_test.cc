@@ -82,7 +82,7 @@ TEST_P(VanishedMemoryTest, ReadThatMeetsThemIsSeenByTheWatchOfItsTurnAndIsNoHost
     runner_.DoDone();
     RunDevice();
   }
-  EXPECT_NE(watch.vanished(), 0u);
+  EXPECT_TRUE(watch.vanished());
   EXPECT_EQ(device_->status().host_errors, 0u);
 }
 

@@ -3,9 +3,11 @@
 #include <signal.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 
 #include "hyperv/guest_memory/guest_memory.h"
 
@@ -34,16 +36,24 @@ bool ReplacePage(uintptr_t address) {
   return false;
 }
 
+void NoteMiss(GuestAccessState& state, uintptr_t address) {
+  const size_t misses = state.misses.load(std::memory_order_relaxed);
+  if (misses < state.missed.size()) {
+    state.missed[misses].store(address, std::memory_order_relaxed);
+  }
+  state.misses.store(misses + 1, std::memory_order_relaxed);
+}
+
 // Calls only what is safe in a signal handler.
 void OnBusError(int signal, siginfo_t* info, void*) {
+  // Broken memory was found that nobody waits for. Who touches it has a signal of
+  // his own, and it may be a guest's and never be touched.
+  if (info->si_code == BUS_MCEERR_AO) return;
   const int errno_before = errno;
   GuestAccessState& state = guest_access_state;
-  const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
-  // Codes of 0 and less are another process' doing, without an address.
-  const bool ours = info->si_code > 0 && address >= state.start.load(std::memory_order_relaxed) &&
-                    address < state.end.load(std::memory_order_relaxed);
-  if (ours && ReplacePage(address)) {
-    state.vanished.store(address, std::memory_order_relaxed);
+  const uintptr_t missed = MissedByte(*info, state);
+  if (missed != 0 && ReplacePage(missed)) {
+    NoteMiss(state, missed);
     errno = errno_before;
     return;
   }
@@ -63,6 +73,32 @@ bool Install() {
 }  // namespace
 
 void InstallVanishedMemoryHandler() { [[maybe_unused]] static const bool installed = Install(); }
+
+uintptr_t MissedByte(const siginfo_t& info, const GuestAccessState& state) {
+  if (info.si_code <= 0) return 0;  // another process' doing, without an address
+  uintptr_t first = reinterpret_cast<uintptr_t>(info.si_addr);
+  uintptr_t last = first;
+  if (info.si_code == BUS_MCEERR_AR) {
+    const auto shift = static_cast<unsigned>(info.si_addr_lsb);
+    if (shift >= std::numeric_limits<uintptr_t>::digits) return 0;
+    const uintptr_t offset_mask = (uintptr_t{1} << shift) - 1;
+    first &= ~offset_mask;
+    last |= offset_mask;
+  }
+  const uintptr_t start = state.start.load(std::memory_order_relaxed);
+  const uintptr_t end = state.end.load(std::memory_order_relaxed);
+  return last >= start && first < end ? std::max(first, start) : 0;
+}
+
+uintptr_t VanishedMemoryWatch::MissedIn(uintptr_t start, size_t bytes) const {
+  const GuestAccessState& state = guest_access_state;
+  if (vanished() && misses() > state.missed.size()) return start;
+  for (size_t i = outer_misses_; i < misses(); ++i) {
+    const uintptr_t address = state.missed[i].load(std::memory_order_relaxed);
+    if (address >= start && address - start < bytes) return address;
+  }
+  return 0;
+}
 
 #if defined(VMBFS_TSAN)
 

@@ -12,6 +12,9 @@
 
 #pragma once
 
+#include <signal.h>
+
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -25,10 +28,23 @@ void InstallVanishedMemoryHandler();
 // What the handler and the accesses of one thread tell each other. Lock-free
 // atomics, since the handler interrupts the code that writes them.
 struct GuestAccessState {
-  std::atomic<uintptr_t> start = 0;     // of the bytes being touched
-  std::atomic<uintptr_t> end = 0;       // behind them; 0: none are
-  std::atomic<uintptr_t> vanished = 0;  // where memory was missing last
+  // More than the pages of a device's turn; each is missed once only.
+  static constexpr size_t kMissesMax = 64;
+
+  std::atomic<uintptr_t> start = 0;  // of the bytes being touched
+  std::atomic<uintptr_t> end = 0;    // behind them; 0: none are
+  // Where memory was missing, those of outer watches first. Above kMissesMax they
+  // are counted only.
+  std::atomic<size_t> misses = 0;
+  std::array<std::atomic<uintptr_t>, kMissesMax> missed{};
 };
+
+// The byte that the access of `state` missed and SIGBUS `info` tells of; 0 when the
+// signal is of something else.
+//
+// A processor that finds broken memory tells where as coarsely as si_addr_lsb says:
+// the address may lie before the bytes that were touched.
+uintptr_t MissedByte(const siginfo_t& info, const GuestAccessState& state);
 
 // In static storage from the start of a thread: the handler must not be the
 // first to ask for it.
@@ -62,23 +78,29 @@ class GuestAccessGuard {
   const uintptr_t outer_end_;
 };
 
-// Tells whether an access of this thread, since the watch began, met memory that
-// had vanished. What an inner watch sees is not told to an outer one. What it
-// means for the memory: GuestMemory::CheckVanished.
+// Tells which accesses of this thread, since the watch began, met memory that had
+// vanished. What an inner watch sees is not told to an outer one. What it means
+// for the memory: GuestMemory::CheckVanished.
 class VanishedMemoryWatch {
  public:
-  VanishedMemoryWatch() : outer_(guest_access_state.vanished.load(std::memory_order_relaxed)) {
-    guest_access_state.vanished.store(0, std::memory_order_relaxed);
+  VanishedMemoryWatch() : outer_misses_(misses()) {}
+  ~VanishedMemoryWatch() {
+    guest_access_state.misses.store(outer_misses_, std::memory_order_relaxed);
   }
-  ~VanishedMemoryWatch() { guest_access_state.vanished.store(outer_, std::memory_order_relaxed); }
   VanishedMemoryWatch(const VanishedMemoryWatch&) = delete;
   VanishedMemoryWatch& operator=(const VanishedMemoryWatch&) = delete;
 
-  // An address that was missed; 0: none was.
-  uintptr_t vanished() const { return guest_access_state.vanished.load(std::memory_order_relaxed); }
+  // Whether any was missed.
+  bool vanished() const { return misses() != outer_misses_; }
+
+  // An address missed in the `bytes` from `start`; 0: none was. Where more were
+  // missed than are remembered, any place counts as missed: then `start`.
+  uintptr_t MissedIn(uintptr_t start, size_t bytes) const;
 
  private:
-  const uintptr_t outer_;
+  static size_t misses() { return guest_access_state.misses.load(std::memory_order_relaxed); }
+
+  const size_t outer_misses_;
 };
 
 // Copies between private memory and bytes that a guest may be writing. They race

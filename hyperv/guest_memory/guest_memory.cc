@@ -26,10 +26,7 @@ class MappedRegion {
   ~MappedRegion() { ::munmap(data_, bytes_); }
 
   std::byte* data() const { return data_; }
-  bool Holds(uintptr_t address) const {
-    const auto start = reinterpret_cast<uintptr_t>(data_);
-    return address >= start && address - start < bytes_;
-  }
+  uintptr_t start() const { return reinterpret_cast<uintptr_t>(data_); }
 
  private:
   std::byte* data_;
@@ -240,16 +237,24 @@ bool GuestMemory::RegionHoldsAny(uint32_t id, std::span<const uint64_t> page_fra
 }
 
 absl::Status GuestMemory::CheckVanished(const VanishedMemoryWatch& watch) const {
-  if (watch.vanished() == 0) return absl::OkStatus();
+  if (!watch.vanished()) return absl::OkStatus();
+  std::string first;
+  size_t regions = 0;
   for (const auto& [gpa, region] : by_gpa_) {
-    if (!region->mapping->Holds(watch.vanished())) continue;
+    const uintptr_t start = region->mapping->start();
+    const uintptr_t missed = watch.MissedIn(start, region->description.bytes);
+    if (missed == 0) continue;
     region->vanished = true;
-    const auto start = reinterpret_cast<uintptr_t>(region->mapping->data());
-    return absl::FailedPreconditionError(
-        absl::StrCat("guest memory vanished: address ", Hex(gpa + (watch.vanished() - start)),
-                     " of memory region ", region->description.id, " cannot be accessed any more"));
+    if (++regions > 1) continue;
+    first = absl::StrCat("address ", Hex(gpa + (missed - start)), " of memory region ",
+                         region->description.id, " cannot be accessed any more");
   }
-  return absl::FailedPreconditionError("guest memory vanished in a region that was removed");
+  if (regions == 0) {
+    return absl::FailedPreconditionError("guest memory vanished in a region that was removed");
+  }
+  return absl::FailedPreconditionError(absl::StrCat(
+      "guest memory vanished: ", first,
+      regions > 1 ? absl::StrCat(", nor can parts of ", regions - 1, " other regions") : ""));
 }
 
 }  // namespace vmbfs::hyperv

@@ -93,11 +93,11 @@ class GuestMemory {
   // Whether any of `page_frames` lies in region `id`.
   bool RegionHoldsAny(uint32_t id, std::span<const uint64_t> page_frames) const;
 
-  // OK when all accesses during `watch` met their memory. If not, the region that
-  // was touched is given out no more until it is removed and added again: what
+  // OK when all accesses during `watch` met their memory. If not, the regions that
+  // were touched are given out no more until they are removed and added again: what
   // we see in the vanished pages from then on is not what the guest sees.
   //
-  // Errors: kFailedPrecondition with the address: what was read are zeros, and
+  // Errors: kFailedPrecondition with an address: what was read are zeros, and
   // what was written is lost. Fault the channel.
   absl::Status CheckVanished(const VanishedMemoryWatch& watch) const;
 

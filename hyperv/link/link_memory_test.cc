@@ -225,7 +225,7 @@ TEST_F(SynicMemoryTest, MessageWaitsWhileItsPageIsAbsentSinceItVanished) {
   synic_.PostMessage(0, 2, message);
   EXPECT_EQ(synic_.queued_messages(), 1u);
   EXPECT_EQ(Interrupts(), 0u);
-  EXPECT_EQ(watch.vanished(), 0u);  // a device whose turn it is has no fault of it
+  EXPECT_FALSE(watch.vanished());  // a device whose turn it is has no fault of it
   Truncate(kBytes);
   synic_.EndOfMessage(0, 2);
   EXPECT_EQ(synic_.queued_messages(), 1u);
@@ -248,7 +248,7 @@ TEST_F(SynicMemoryTest, EventFlagIsLostWhileItsPageIsAbsentSinceItVanished) {
   Truncate(kBytes);
   synic_.SignalEvent(0, 7);
   EXPECT_EQ(Interrupts(), 0u);
-  EXPECT_EQ(watch.vanished(), 0u);
+  EXPECT_FALSE(watch.vanished());
   EXPECT_EQ(FileWord(kEventPage + 2 * 256), 0u);
 }
 
