@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "hyperv/guest_memory/mapping_budget.h"
 
 namespace vmbfs {
 namespace {
@@ -22,6 +23,9 @@ void AddDaemon(Node& root, const DaemonFacts& facts) {
   daemon.Add("uptime_s", facts.uptime_s);
   daemon.Add("state_dir", facts.state_dir);
   daemon.Add("data_plane_threads", uint64_t{facts.data_plane_threads});
+  const auto& mappings = hyperv::MappingBudget::OfProcess();
+  daemon.Add("memory_mappings", uint64_t{mappings.used()});
+  daemon.Add("memory_mappings_max", uint64_t{mappings.max()});
 }
 
 void AddLink(Node& vm, const hyperv::LinkStatus& status) {

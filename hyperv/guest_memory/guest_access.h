@@ -4,8 +4,8 @@
 // cuts an unsealed file short. The processor then raises SIGBUS. Each access
 // says beforehand which bytes it touches; when the signal comes from there, the
 // handler puts a page of zeros where the memory was and the access goes on. A
-// VanishedMemoryWatch tells of it afterwards. A SIGBUS from anywhere else ends
-// the process as if there were no handler.
+// VanishedMemoryWatch tells of it afterwards. Memory that is missed anywhere else
+// ends the process as if there were no handler.
 //
 // Trust: the bytes are the guest's and may change at any moment.
 // Thread safety: any thread; what is guarded and watched is the thread's own.

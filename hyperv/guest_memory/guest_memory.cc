@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -20,7 +21,8 @@ namespace vmbfs::hyperv {
 // Thread safety: the last holder may be on any thread.
 class MappedRegion {
  public:
-  MappedRegion(std::byte* data, size_t bytes) : data_(data), bytes_(bytes) {}
+  MappedRegion(std::byte* data, size_t bytes, MappingBudget::Share share)
+      : data_(data), bytes_(bytes), share_(std::move(share)) {}
   MappedRegion(const MappedRegion&) = delete;
   MappedRegion& operator=(const MappedRegion&) = delete;
   ~MappedRegion() { ::munmap(data_, bytes_); }
@@ -31,6 +33,7 @@ class MappedRegion {
  private:
   std::byte* data_;
   size_t bytes_;
+  MappingBudget::Share share_;
 };
 
 struct GuestMemory::Region {
@@ -102,7 +105,13 @@ absl::Status CheckFile(const MemoryRegionDescription& region, int fd, bool allow
 }
 
 absl::StatusOr<std::shared_ptr<const MappedRegion>> MapFile(const MemoryRegionDescription& region,
-                                                            int fd) {
+                                                            int fd, MappingBudget& budget) {
+  std::optional<MappingBudget::Share> share = budget.Take();
+  if (!share) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("memory region ", region.id, " refused: the guest memory of all VMs has ",
+                     budget.max(), " mappings, which is the limit of this host"));
+  }
   void* address = ::mmap(nullptr, region.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
                          static_cast<off_t>(region.file_offset));
   if (address == MAP_FAILED) {
@@ -117,7 +126,8 @@ absl::StatusOr<std::shared_ptr<const MappedRegion>> MapFile(const MemoryRegionDe
   }
   // A guest's memory is large and private: it belongs in no core dump.
   ::madvise(address, region.bytes, MADV_DONTDUMP);
-  return std::make_shared<const MappedRegion>(static_cast<std::byte*>(address), region.bytes);
+  return std::make_shared<const MappedRegion>(static_cast<std::byte*>(address), region.bytes,
+                                              *std::move(share));
 }
 
 }  // namespace
@@ -151,7 +161,7 @@ absl::Status GuestMemory::AddRegion(const MemoryRegionDescription& description, 
       !status.ok()) {
     return status;
   }
-  auto mapping = MapFile(description, fd.get());
+  auto mapping = MapFile(description, fd.get(), options_.budget);
   if (!mapping.ok()) return mapping.status();
 
   auto region = std::make_unique<Region>();

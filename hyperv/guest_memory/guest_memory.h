@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "hyperv/file_descriptor/unique_fd.h"
 #include "hyperv/guest_memory/guest_access.h"
+#include "hyperv/guest_memory/mapping_budget.h"
 
 namespace vmbfs::hyperv {
 
@@ -46,13 +47,16 @@ struct GuestMemoryOptions {
   // Takes files that are not sealed against shrinking too. Their VMM can make
   // memory vanish at any moment, which costs the channels that touch it then.
   bool allow_unsealed = false;
+  // What all VMs share.
+  MappingBudget& budget = MappingBudget::OfProcess();
 };
 
 // The regions of one VM.
 //
 // Thread safety: one strand (the VM's). A GuestRun may outlive the region's
 // removal; its bytes are then nobody's, and harmless.
-// Bounds: kRegionsMax regions, kTotalBytesMax in all.
+// Bounds: kRegionsMax regions, kTotalBytesMax in all, and a share of the budget for
+// each mapping, until its last GuestRun is gone.
 class GuestMemory {
  public:
   static constexpr size_t kRegionsMax = 256;
@@ -73,7 +77,8 @@ class GuestMemory {
   //   kInvalidArgument    not a file in memory, not sealed against shrinking,
   //                       smaller than offset + size, not page-aligned,
   //                       overlaps another region, id in use.
-  //   kResourceExhausted  more regions or bytes than the bounds allow.
+  //   kResourceExhausted  more regions or bytes than the bounds allow, or more
+  //                       mappings of all VMs than the budget does.
   absl::Status AddRegion(const MemoryRegionDescription& description, UniqueFd fd);
 
   // Takes a region out; later look-ups in it fail. kNotFound for an unknown id.

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstring>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -199,6 +200,64 @@ TEST_F(GuestMemoryTest, RegionsAndBytesAreBounded) {
   region.gpa = region.id * kPageBytes;
   ExpectRefused(memory_.AddRegion(region, Memfd(kPageBytes)), absl::StatusCode::kResourceExhausted,
                 "at most 256");
+}
+
+// Two VMs, of a process that may have three mappings.
+TEST(GuestMemoryBudgetTest, MappingsOfAllVmsAreBoundedAndGivenBack) {
+  MappingBudget budget(3);
+  const auto add = [](GuestMemory& memory, uint32_t id) {
+    return memory.AddRegion(
+        {.id = id, .gpa = id * kPageBytes, .bytes = kPageBytes, .file_offset = 0},
+        Memfd(kPageBytes));
+  };
+  GuestMemory memory(GuestMemoryOptions{.budget = budget});
+  {
+    GuestMemory other(GuestMemoryOptions{.budget = budget});
+    ASSERT_TRUE(add(memory, 1).ok());
+    ASSERT_TRUE(add(memory, 2).ok());
+    ASSERT_TRUE(add(other, 1).ok());
+    ExpectRefused(add(other, 2), absl::StatusCode::kResourceExhausted,
+                  "region 2 refused: the guest memory of all VMs has 3 mappings");
+    EXPECT_EQ(other.region_count(), 1u);
+    EXPECT_EQ(budget.used(), 3u);
+
+    ASSERT_TRUE(memory.RemoveRegion(1).ok());
+    ASSERT_TRUE(add(other, 2).ok());
+    ExpectRefused(add(memory, 1), absl::StatusCode::kResourceExhausted, "all VMs");
+  }
+  EXPECT_EQ(budget.used(), 1u);  // the other is gone
+  EXPECT_FALSE(memory
+                   .AddRegion({.id = 1, .gpa = 0, .bytes = kPageBytes, .file_offset = 0},
+                              Memfd(kPageBytes, F_SEAL_SHRINK | F_SEAL_WRITE))
+                   .ok());
+  EXPECT_EQ(budget.used(), 1u);  // what was refused has none
+}
+
+TEST(GuestMemoryBudgetTest, MappingCountsUntilItsLastRunIsGone) {
+  MappingBudget budget(1);
+  GuestMemory memory(GuestMemoryOptions{.budget = budget});
+  const MemoryRegionDescription region{.id = 1, .gpa = 0, .bytes = kPageBytes, .file_offset = 0};
+  ASSERT_TRUE(memory.AddRegion(region, Memfd(kPageBytes)).ok());
+  {
+    const auto run = memory.MapRange(0, 8);
+    ASSERT_TRUE(memory.RemoveRegion(1).ok());
+    EXPECT_EQ(memory.AddRegion(region, Memfd(kPageBytes)).code(),
+              absl::StatusCode::kResourceExhausted);
+  }
+  EXPECT_TRUE(memory.AddRegion(region, Memfd(kPageBytes)).ok());
+}
+
+TEST(GuestMemoryBudgetTest, ProcessHasHalfOfWhatTheKernelAllows) {
+  size_t kernel_max = 0;
+  ASSERT_TRUE(std::ifstream("/proc/sys/vm/max_map_count") >> kernel_max);
+  EXPECT_EQ(MappingBudget::OfProcess().max(), kernel_max / 2);
+  GuestMemory memory;
+  const size_t before = MappingBudget::OfProcess().used();
+  ASSERT_TRUE(
+      memory
+          .AddRegion({.id = 1, .gpa = 0, .bytes = kPageBytes, .file_offset = 0}, Memfd(kPageBytes))
+          .ok());
+  EXPECT_EQ(MappingBudget::OfProcess().used(), before + 1);
 }
 
 TEST_F(GuestMemoryTest, RefusedAndRemovedDescriptorsAreClosed) {
