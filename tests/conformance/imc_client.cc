@@ -39,6 +39,14 @@ void ReadyImc::Reopen() {
 
 void ReadyImc::ExpectServed() { conformance::ExpectServed(guest, channel); }
 
+void ReadyImc::ExpectStopped(absl::string_view after) {
+  channel.Put(PipeMessage(kPipeData, InfoRequest(kHive)));
+  channel.Publish();
+  guest.verdict().Expect(channel.IsStopped(Milliseconds(60)), "an answer after ", after);
+  Reopen();
+  ExpectServed();
+}
+
 void AgreeOnVersion(RawGuest& guest, RawChannel& channel) {
   const Bytes answer = channel.Exchange(VersionRequest());
   guest.verdict().Expect(

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "absl/strings/string_view.h"
 #include "tests/conformance/bytes.h"
 #include "tests/conformance/raw_channel.h"
 #include "tests/conformance/raw_guest.h"
@@ -28,6 +29,8 @@ struct ReadyImc {
   void Reopen();
   // The next request is answered as it should be.
   void ExpectServed();
+  // The channel answers nothing more, and a new open serves again.
+  void ExpectStopped(absl::string_view after);
 };
 
 // Agrees on a version.

@@ -136,8 +136,6 @@ void ADeviceIsOfferedAtItsTime(const Bench& bench, Verdict& verdict) {
   guest.ExpectSilence("the offer of an added device");
 }
 
-void RunsInProcess(const Bench&, Verdict& verdict) { verdict.Skip("runs in the in-process form"); }
-
 }  // namespace
 
 std::vector<Statement> OfferStatements() {

@@ -22,6 +22,9 @@ struct Statement {
   void (*run)(const Bench& bench, Verdict& verdict);
 };
 
+// Of a statement that no other process can check: README.md says what does.
+void RunsInProcess(const Bench& bench, Verdict& verdict);
+
 std::vector<Statement> TransportStatements();
 std::vector<Statement> NegotiationStatements();
 std::vector<Statement> OfferStatements();
@@ -29,7 +32,9 @@ std::vector<Statement> GpadlStatements();
 std::vector<Statement> ChannelStatements();
 std::vector<Statement> LifeCycleStatements();
 std::vector<Statement> RingStatements();
-std::vector<Statement> PipeAndVmbfsStatements();
+std::vector<Statement> RingFaultStatements();
+std::vector<Statement> PipeStatements();
+std::vector<Statement> VmbfsStatements();
 
 // All of them, by number.
 std::vector<Statement> AllStatements();
