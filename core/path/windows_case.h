@@ -1,4 +1,6 @@
 // Letter case as Windows sees it in names of files and of registry keys.
+//
+// Thread safety: any thread; no state.
 
 #pragma once
 

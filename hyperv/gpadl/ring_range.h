@@ -3,6 +3,7 @@
 //
 // Trust: the list and the offset are the guest's. Rules: shared/specs/vmbus.md
 // sections 3.3 and 4.1.
+// Thread safety: any thread; no state.
 
 #pragma once
 

@@ -27,6 +27,7 @@ namespace vmbfs::hyperv {
 
 // Contracts are GuestVmm's.
 //
+// Thread safety: one thread, as GuestVmm.
 // Bounds: a post is refused while kLinkPostsMax messages to the guest wait.
 class ChannelVmm final : public GuestVmm, private BusPort {
  public:

@@ -1,4 +1,6 @@
 // The forms of the link between a VMM and the server.
+//
+// Thread safety: any thread; values and pure functions.
 
 #pragma once
 

@@ -31,8 +31,8 @@ inline constexpr uint32_t kHypercallInsufficientBuffers = 0x13;
 // Errors: once the link broke, every waiting call says so with kUnavailable.
 class GuestVmm {
  public:
-  // For HELLO_OK at the first try; doubled at each further one, so that a slow
-  // server is reached too.
+  // For HELLO_OK at the first try; doubled after silence only, up to
+  // kHelloPatienceMax, so that a slow server is reached too.
   static constexpr std::chrono::milliseconds kHelloPatience{5'000};
   static constexpr std::chrono::milliseconds kHelloPatienceMax{60'000};
 

@@ -29,6 +29,7 @@ enum class SynicDelivery {
 
 // Contracts are GuestVmm's.
 //
+// Thread safety: one thread, as GuestVmm.
 // Bounds: kLinkPostsMax posts on their way, kConnectionsMax connections,
 // kEventsMax event flags.
 class SynicVmm final : public GuestVmm {

@@ -26,6 +26,7 @@
 
 namespace vmbfs::hyperv {
 
+// Thread safety: the exchange's executor, which runs one thing at a time.
 // Bounds: kOffersMax offers, those included that were revoked and not released;
 // kUnansweredMax OFFERs and REVOKEs without an answer, the rest waits its turn,
 // one an offer; GPADLs and page frames as GpadlTable.

@@ -9,6 +9,7 @@
 
 namespace vmbfs::hyperv {
 
+// Thread safety: the executor of its ChannelLevel.
 class ChannelWire final : public GuestWire {
  public:
   // Both are eventfds; `guest_interrupt` is empty for a guest that wants none.

@@ -21,6 +21,8 @@
 namespace vmbfs::hyperv {
 
 // The guest's view of the ring pages.
+//
+// Thread safety: one thread, the test's; the server has ends of its own.
 class GuestRings {
  public:
   explicit GuestRings(const TestVmmBase& vmm) {

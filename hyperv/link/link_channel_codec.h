@@ -3,6 +3,7 @@
 //
 // Trust: every byte parsed here is the VMM's, and what it passes on of the
 // guest's. Format: link_channel_format.h, README.md.
+// Thread safety: any thread; no state.
 
 #pragma once
 

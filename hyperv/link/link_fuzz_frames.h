@@ -10,6 +10,7 @@
 
 #include "hyperv/link/link_channel_format.h"
 #include "hyperv/link/link_format.h"
+#include "hyperv/link/link_fuzz_server.h"
 #include "hyperv/link/link_fuzz_vmm.h"
 #include "hyperv/link/test_frames.h"
 

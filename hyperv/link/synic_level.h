@@ -28,6 +28,7 @@
 
 namespace vmbfs::hyperv {
 
+// Thread safety: the exchange's executor, which runs one thing at a time.
 // Bounds: kLinkPostsMax waiting posts; see Bus, Synic, LinkChannels.
 class SynicLevel final : public LinkLevel, public BusPort {
  public:

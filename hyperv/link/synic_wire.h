@@ -14,7 +14,8 @@
 
 namespace vmbfs::hyperv {
 
-// Refers to the exchange and the SynIC, which must outlive it.
+// Thread safety: the exchange's executor, which runs one thing at a time.
+// Ownership: refers to the exchange and the SynIC, which outlive it.
 class SynicWire final : public GuestWire, public std::enable_shared_from_this<SynicWire> {
  public:
   struct Numbers {

@@ -2,6 +2,7 @@
 //
 // Trust: the packet is the peer's. Its header is copied once, and what comes
 // back is the copy. Format: pipe_format.h.
+// Thread safety: that of the ring; no state.
 
 #pragma once
 

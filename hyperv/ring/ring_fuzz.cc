@@ -6,7 +6,6 @@
 // end. The model follows: it looks at the same memory with its own eyes.
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -19,16 +18,11 @@
 #include "hyperv/ring/incoming_ring.h"
 #include "hyperv/ring/outgoing_ring.h"
 #include "hyperv/ring/private_ring_pages.h"
+#include "hyperv/ring/ring_fuzz_peer.h"
+#include "hyperv/ring/ring_fuzz_view.h"
 
 namespace vmbfs::hyperv {
 namespace {
-
-uint64_t NumberOf(std::span<const std::byte> bytes) {
-  uint64_t value = 0;
-  for (size_t i = bytes.size(); i > 0; --i)
-    value = value << 8 | std::to_integer<uint64_t>(bytes[i - 1]);
-  return value;
-}
 
 // shared/specs/vmbus.md 4.1 to 4.4, written once more.
 class RingFuzzer {
@@ -39,8 +33,8 @@ class RingFuzzer {
         hostile_(hostile),
         masking_(masking),
         pages_(data_pages, layout),
-        raw_(pages_.Map()),
-        size_(raw_.data_bytes()) {
+        view_(pages_.Map()),
+        size_(view_.data_bytes()) {
     OpenWriter();
     OpenReader();
   }
@@ -57,18 +51,6 @@ class RingFuzzer {
     uint64_t transaction_id;
     std::vector<std::byte> payload;
   };
-
-  uint32_t Word(ControlWord word) const { return raw_.Load(word, std::memory_order_relaxed); }
-  bool IsIndex(uint32_t value) const { return value < size_ && value % 8 == 0; }
-  uint32_t Wrap(size_t offset) const { return static_cast<uint32_t>(offset % size_); }
-  uint32_t Used(uint32_t in, uint32_t out) const { return Wrap(size_t{in} + size_ - out); }
-  uint32_t Free(uint32_t in, uint32_t out) const { return size_ - Used(in, out) - 8; }
-  static size_t RingBytes(size_t payload_bytes) { return 16 + (payload_bytes + 7) / 8 * 8 + 8; }
-  std::vector<std::byte> Data(uint32_t offset, size_t bytes) const {
-    std::vector<std::byte> data(bytes);
-    raw_.CopyOut(offset, data);
-    return data;
-  }
 
   void Step() {
     switch (input_.Below(hostile_ ? 20 : 14)) {
@@ -98,27 +80,28 @@ class RingFuzzer {
         return Reopen();
       case 14:
       case 15:
-        return OverwriteWord();
+        return OverwriteWord(input_, view_, read_at_);
       case 16:
       case 17:
-        return OverwriteDescriptor();
+        return OverwriteDescriptor(input_, view_, read_at_);
       default:
-        return OverwriteData();
+        return OverwriteData(input_, view_);
     }
   }
 
   // --- the writer ---
 
   void OpenWriter() {
-    const bool legal = IsIndex(Word(ControlWord::kIn)) && IsIndex(Word(ControlWord::kOut));
+    const bool legal =
+        view_.IsIndex(view_.Word(ControlWord::kIn)) && view_.IsIndex(view_.Word(ControlWord::kOut));
     auto writer = OutgoingRing::Open(pages_.Map());
     Require(writer.ok() == legal, "a writer opens on legal indices only");
     writer_.reset();
     if (!legal) return;
     writer_.emplace(*std::move(writer));
-    in_ = write_at_ = Word(ControlWord::kIn);
-    Require(Word(ControlWord::kPendingSendSize) == 0, "a new writer waits for nothing");
-    Require(Word(ControlWord::kFeatureBits) == 1, "and honours pending send sizes");
+    in_ = write_at_ = view_.Word(ControlWord::kIn);
+    Require(view_.Word(ControlWord::kPendingSendSize) == 0, "a new writer waits for nothing");
+    Require(view_.Word(ControlWord::kFeatureBits) == 1, "and honours pending send sizes");
     committed_.clear();
   }
 
@@ -132,12 +115,13 @@ class RingFuzzer {
   void Write() {
     const size_t reserved_bytes = TakePayloadBytes();
     const auto reserved = writer_->Reserve(reserved_bytes);
-    const uint32_t out = Word(ControlWord::kOut);
-    if (!IsIndex(out)) {
+    const uint32_t out = view_.Word(ControlWord::kOut);
+    if (!view_.IsIndex(out)) {
       Require(absl::IsInvalidArgument(reserved.status()), "a broken `out` is refused");
       return;
     }
-    Require(reserved.ok() && *reserved == (RingBytes(reserved_bytes) <= Free(write_at_, out)),
+    Require(reserved.ok() &&
+                *reserved == (RingView::RingBytes(reserved_bytes) <= view_.Free(write_at_, out)),
             "room is where the indices leave it");
     if (!*reserved) return;
     const size_t bytes = input_.OneIn(4) ? reserved_bytes / 2 : reserved_bytes;
@@ -148,9 +132,10 @@ class RingFuzzer {
     Fill(packet.payload);
     writer_->Commit(bytes, packet.transaction_id);
     CheckCommitted(packet);
-    write_at_ = Wrap(write_at_ + RingBytes(bytes));
+    write_at_ = view_.Wrap(write_at_ + RingView::RingBytes(bytes));
     Require(writer_->cursor() == write_at_, "the next packet goes behind this one");
-    Require(Word(ControlWord::kIn) == shown_in_ || hostile_, "nothing is visible before Publish");
+    Require(view_.Word(ControlWord::kIn) == shown_in_ || hostile_,
+            "nothing is visible before Publish");
     committed_.push_back(std::move(packet));
   }
 
@@ -173,7 +158,8 @@ class RingFuzzer {
 
   void CheckCommitted(const Packet& packet) {
     const size_t padded = (packet.payload.size() + 7) / 8 * 8;
-    const std::vector<std::byte> bytes = Data(write_at_, RingBytes(packet.payload.size()));
+    const std::vector<std::byte> bytes =
+        view_.Data(write_at_, RingView::RingBytes(packet.payload.size()));
     const std::span<const std::byte> all = bytes;
     const uint64_t units = (16 + padded) / 8;
     Require(NumberOf(all.first(8)) == (6 | 2 << 16 | units << 32), "descriptor");
@@ -186,15 +172,15 @@ class RingFuzzer {
   }
 
   void Publish() {
-    const bool expected = write_at_ != in_ && Word(ControlWord::kInterruptMask) == 0 &&
-                          Word(ControlWord::kOut) == in_;
+    const bool expected = write_at_ != in_ && view_.Word(ControlWord::kInterruptMask) == 0 &&
+                          view_.Word(ControlWord::kOut) == in_;
     const bool moved = write_at_ != in_;
     Require(writer_->Publish() == expected, "signal on empty to non-empty, unless masked");
     in_ = write_at_;
     Require(writer_->in() == in_, "all committed packets are published");
     if (moved) {
       shown_in_ = in_;
-      Require(Word(ControlWord::kIn) == in_, "the peer sees them");
+      Require(view_.Word(ControlWord::kIn) == in_, "the peer sees them");
     }
     for (Packet& each : committed_) packets_.push_back(std::move(each));
     committed_.clear();
@@ -204,12 +190,13 @@ class RingFuzzer {
     Publish();
     const size_t bytes = TakePayloadBytes();
     const auto fits = writer_->RequestSpace(bytes);
-    const uint32_t pending = Word(ControlWord::kPendingSendSize);
-    Require(pending >= RingBytes(bytes) && pending <= size_ - 8, "what is asked for is possible");
-    const uint32_t out = Word(ControlWord::kOut);
-    Require(fits.ok() == IsIndex(out), "a broken `out` is refused");
+    const uint32_t pending = view_.Word(ControlWord::kPendingSendSize);
+    Require(pending >= RingView::RingBytes(bytes) && pending <= size_ - 8,
+            "what is asked for is possible");
+    const uint32_t out = view_.Word(ControlWord::kOut);
+    Require(fits.ok() == view_.IsIndex(out), "a broken `out` is refused");
     if (fits.ok()) {
-      Require(*fits == (RingBytes(bytes) <= Free(in_, out)), "it looks once more");
+      Require(*fits == (RingView::RingBytes(bytes) <= view_.Free(in_, out)), "it looks once more");
     }
     Require(writer_->space_requested(), "the wait is remembered");
   }
@@ -217,48 +204,29 @@ class RingFuzzer {
   // --- the reader ---
 
   void OpenReader() {
-    const bool legal = IsIndex(Word(ControlWord::kIn)) && IsIndex(Word(ControlWord::kOut));
+    const bool legal =
+        view_.IsIndex(view_.Word(ControlWord::kIn)) && view_.IsIndex(view_.Word(ControlWord::kOut));
     auto reader = IncomingRing::Open(pages_.Map(), masking_);
     Require(reader.ok() == legal, "a reader opens on legal indices only");
     reader_.reset();
     if (!legal) return;
     reader_.emplace(*std::move(reader));
-    seen_in_ = Word(ControlWord::kIn);
-    read_at_ = out_ = Word(ControlWord::kOut);
+    seen_in_ = view_.Word(ControlWord::kIn);
+    read_at_ = out_ = view_.Word(ControlWord::kOut);
     packets_read_ = 0;
     const uint32_t mask = masking_ == InterruptMasking::kWhileBusy ? 1 : 0;
-    Require(Word(ControlWord::kInterruptMask) == mask, "a new reader is awake");
+    Require(view_.Word(ControlWord::kInterruptMask) == mask, "a new reader is awake");
   }
 
   // What the next packet must be; an error where the bytes there are none.
   absl::StatusOr<std::optional<PacketView>> ExpectedPacket() {
-    const absl::Status broken = absl::InvalidArgumentError("");
     if (read_at_ == seen_in_) {
-      const uint32_t in = Word(ControlWord::kIn);
-      if (!IsIndex(in)) return broken;
+      const uint32_t in = view_.Word(ControlWord::kIn);
+      if (!view_.IsIndex(in)) return absl::InvalidArgumentError("");
       seen_in_ = in;
       if (in == read_at_) return std::nullopt;
     }
-    const uint64_t available = Used(seen_in_, read_at_);
-    if (available < 24) return broken;
-    const std::vector<std::byte> head = Data(read_at_, 24);
-    const std::span<const std::byte> bytes = head;
-    const uint64_t type = NumberOf(bytes.first(2));
-    const uint64_t offset = NumberOf(bytes.subspan(2, 2)) * 8;
-    const uint64_t length = NumberOf(bytes.subspan(4, 2)) * 8;
-    const uint64_t flags = NumberOf(bytes.subspan(6, 2));
-    const uint64_t range_count = NumberOf(bytes.subspan(20, 4));
-    const bool has_ranges = type == 7 || type == 9;
-    if ((type != 6 && type != 0xB && !has_ranges) || flags > 1) return broken;
-    if (offset < (has_ranges ? 24 : 16) || length < offset || length + 8 > available) return broken;
-    if (type == 7 && range_count * 8 != offset - 24) return broken;
-    if (type == 9 && (range_count == 0 || range_count * 16 > offset - 24)) return broken;
-    return PacketView{.type = static_cast<PacketType>(type),
-                      .completion_requested = flags == 1,
-                      .transaction_id = NumberOf(bytes.subspan(8, 8)),
-                      .payload_offset_bytes = static_cast<uint32_t>(offset),
-                      .payload_bytes = static_cast<uint32_t>(length - offset),
-                      .ring_bytes = static_cast<uint32_t>(length + 8)};
+    return view_.PacketAt(read_at_, seen_in_);
   }
 
   static void CheckView(const PacketView& view, const PacketView& expected) {
@@ -299,10 +267,10 @@ class RingFuzzer {
 
   void CheckRead(const IncomingRing::Packet& packet, const PacketView& expected) {
     CheckView(packet.view, expected);
-    const uint32_t payload_at = Wrap(read_at_ + expected.payload_offset_bytes);
-    Require(std::ranges::equal(packet.payload, Data(payload_at, expected.payload_bytes)),
+    const uint32_t payload_at = view_.Wrap(read_at_ + expected.payload_offset_bytes);
+    Require(std::ranges::equal(packet.payload, view_.Data(payload_at, expected.payload_bytes)),
             "the payload is what stands in the ring");
-    read_at_ = Wrap(read_at_ + expected.ring_bytes);
+    read_at_ = view_.Wrap(read_at_ + expected.ring_bytes);
     if (hostile_) return;
     Require(packets_read_ < packets_.size(), "only what was published is read");
     const Packet& written = packets_[packets_read_++];
@@ -313,19 +281,19 @@ class RingFuzzer {
   }
 
   void Consume() {
-    const uint32_t pending = Word(ControlWord::kPendingSendSize) / 8 * 8;
-    const uint32_t in = Word(ControlWord::kIn);
+    const uint32_t pending = view_.Word(ControlWord::kPendingSendSize) / 8 * 8;
+    const uint32_t in = view_.Word(ControlWord::kIn);
     const bool moved = read_at_ != out_;
     const bool signal = reader_->Consume();
     if (!moved || pending == 0) {
       Require(!signal, "nobody waits for what did not come");
-    } else if (IsIndex(in)) {
-      const bool crossed = Free(in, out_) < pending && Free(in, read_at_) >= pending;
+    } else if (view_.IsIndex(in)) {
+      const bool crossed = view_.Free(in, out_) < pending && view_.Free(in, read_at_) >= pending;
       Require(signal == crossed, "signal when the free space crosses what is waited for");
     }
     out_ = read_at_;
     Require(reader_->out() == out_, "all that was read is given back");
-    if (moved) Require(Word(ControlWord::kOut) == out_, "the peer sees it");
+    if (moved) Require(view_.Word(ControlWord::kOut) == out_, "the peer sees it");
     while (packets_read_ > 0) {
       packets_.pop_front();
       --packets_read_;
@@ -334,11 +302,11 @@ class RingFuzzer {
 
   void Arm() {
     Consume();
-    const uint32_t in = Word(ControlWord::kIn);
+    const uint32_t in = view_.Word(ControlWord::kIn);
     const auto more = reader_->Arm();
-    Require(Word(ControlWord::kInterruptMask) == 0 || masking_ == InterruptMasking::kNever,
+    Require(view_.Word(ControlWord::kInterruptMask) == 0 || masking_ == InterruptMasking::kNever,
             "a reader that sleeps is to be woken");
-    Require(more.ok() == IsIndex(in), "a broken `in` is refused");
+    Require(more.ok() == view_.IsIndex(in), "a broken `in` is refused");
     if (!more.ok()) return;
     seen_in_ = in;
     Require(*more == (in != read_at_), "it looks once more");
@@ -351,52 +319,6 @@ class RingFuzzer {
     } else {
       OpenWriter();
     }
-  }
-
-  // --- the peer ---
-
-  void OverwriteWord() {
-    static constexpr std::array kWords = {ControlWord::kIn, ControlWord::kOut,
-                                          ControlWord::kInterruptMask,
-                                          ControlWord::kPendingSendSize, ControlWord::kFeatureBits};
-    const ControlWord word = kWords[input_.Below(5)];
-    uint32_t value = input_.U16();
-    switch (input_.Below(4)) {
-      case 0:
-        value |= uint32_t{input_.U16()} << 16;
-        break;
-      case 1:
-        value = Wrap(value * 8);
-        break;
-      case 2:
-        value = Wrap(read_at_ + value % 64 * 8);
-        break;
-      default:
-        break;
-    }
-    raw_.Store(word, value, std::memory_order_relaxed);
-  }
-
-  void OverwriteDescriptor() {
-    static constexpr std::array<uint16_t, 4> kTypes = {6, 7, 9, 0xB};
-    const bool known = !input_.OneIn(8);
-    const uint16_t type = known ? kTypes[input_.Below(4)] : input_.U8();
-    const auto offset = static_cast<uint16_t>(input_.U8() % 16);
-    const auto length = static_cast<uint16_t>(input_.OneIn(4) ? input_.U16() : input_.U8() % 64);
-    const auto flags = static_cast<uint16_t>(input_.OneIn(8) ? input_.U16() : input_.U8() % 2);
-    std::array<std::byte, 24> bytes{};
-    size_t at = 0;
-    for (const uint16_t field : {type, offset, length, flags}) {
-      bytes[at++] = static_cast<std::byte>(field & 0xFF);
-      bytes[at++] = static_cast<std::byte>(field >> 8);
-    }
-    bytes[20] = static_cast<std::byte>(input_.U8() % 8);
-    raw_.CopyIn(read_at_, bytes);
-  }
-
-  void OverwriteData() {
-    const uint32_t offset = Wrap(input_.U16());
-    raw_.CopyIn(offset, input_.Bytes(input_.U8() % 64));
   }
 
   void Drain() {
@@ -420,7 +342,7 @@ class RingFuzzer {
   const bool hostile_;
   const InterruptMasking masking_;
   PrivateRingPages pages_;
-  RingMemory raw_;
+  RingView view_;
   const uint32_t size_;
   std::optional<OutgoingRing> writer_;
   std::optional<IncomingRing> reader_;
