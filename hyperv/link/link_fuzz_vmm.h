@@ -44,7 +44,10 @@ class Vmm {
   }
   ~Vmm() {
     socket_.reset();
-    TheServer().Poll();
+    // The kernel may tell of it a moment later.
+    for (int look = 0; look < 100 && (TheServer().Poll(), TheServer().status().connected); ++look) {
+      ::usleep(10'000);
+    }
     Require(!TheServer().status().connected, "the end of a connection is noticed");
     Require(!TheServer().device().open(), "and its channels are closed");
   }
