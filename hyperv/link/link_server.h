@@ -73,7 +73,7 @@ struct LinkStatus {
   uint64_t posts = 0;
   uint64_t frames_received = 0;
   uint64_t frames_refused = 0;
-  uint64_t monitor_polls = 0;    // looks into a guest's monitor page
+  uint64_t monitor_polls = 0;    // wake-ups to look into the guest's monitor page
   uint64_t monitor_signals = 0;  // signals found there
   std::optional<BusStatus> bus;  // while connected at the SynIC level
   std::vector<LinkChannelStatus> channels;

@@ -53,7 +53,8 @@ void MonitorPoller::Arm() {
   timer_.expires_after(kInterval);
   timer_.async_wait([look = exchange_.Guarded([this] {
     armed_ = false;
-    if (running_) Look();
+    ++exchange_.shared().monitor_polls;
+    if (running_ && page_.data != nullptr) Look();
     Arm();
   })](const boost::system::error_code& error) {
     if (!error) look();
@@ -61,8 +62,6 @@ void MonitorPoller::Arm() {
 }
 
 void MonitorPoller::Look() {
-  if (page_.data == nullptr) return;
-  ++exchange_.shared().monitor_polls;
   const VanishedMemoryWatch watch;
   for (const auto& [offer, id] : watched_) {
     if (!channels_.IsServed(offer)) continue;
