@@ -270,8 +270,7 @@ TEST_F(HostTest, DetachedDeviceIsGoneAndMayBeAttachedAgain) {
 
 TEST_F(HostTest, EverythingIsThereAfterARestart) {
   const auto web = host_->CreateVm("web-7", {});
-  const VmOptions options{
-      .owner_uid = geteuid(), .allow_unsealed_memory = true, .monitored = true};
+  const VmOptions options{.owner_uid = geteuid(), .allow_unsealed_memory = true, .monitored = true};
   const auto db = host_->CreateVm("db-1", options);
   ASSERT_TRUE(db->allow_unsealed_memory && db->monitored);
   ASSERT_TRUE(host_->CreateVm("gone", {}).ok());

@@ -16,8 +16,8 @@ namespace vmbfs {
 
 bool operator==(const VmRecord& a, const VmRecord& b) {
   return std::tie(a.name, a.owner_uid, a.allow_unsealed_memory, a.monitored, a.create_time_us,
-                  a.revision) == std::tie(b.name, b.owner_uid, b.allow_unsealed_memory,
-                                          b.monitored, b.create_time_us, b.revision);
+                  a.revision) == std::tie(b.name, b.owner_uid, b.allow_unsealed_memory, b.monitored,
+                                          b.create_time_us, b.revision);
 }
 
 bool operator==(const AttachmentRecord& a, const AttachmentRecord& b) {

@@ -36,9 +36,9 @@ struct MonitorTrigger {
 struct OpenRequest {
   OfferId offer{};
   uint32_t channel_id = 0;
-  uint32_t connection_id = 0;  // the guest signals us on it
-  uint16_t event_flag = 0;     // we signal the guest by it
-  uint32_t target_vp = 0;      // kNoInterruptVp: never signal
+  uint32_t connection_id = 0;                            // the guest signals us on it
+  uint16_t event_flag = 0;                               // we signal the guest by it
+  uint32_t target_vp = 0;                                // kNoInterruptVp: never signal
   std::optional<MonitorTrigger> monitor = std::nullopt;  // none: not monitored
   // Page frames of the guest->host ring, then of the host->guest ring. Both
   // have at least two pages. Valid during the call only.

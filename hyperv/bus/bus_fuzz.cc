@@ -118,9 +118,9 @@ class ModelPort final : public BusPort {
   };
 
   GuestModel guest;
-  std::set<OfferId> live;             // offered and not released
-  std::set<OfferId> revoked;          // of all times
-  std::map<OfferId, Signals> in_use;  // from OpenChannel to a refusal or CloseDone
+  std::set<OfferId> live;                      // offered and not released
+  std::set<OfferId> revoked;                   // of all times
+  std::map<OfferId, Signals> in_use;           // from OpenChannel to a refusal or CloseDone
   std::map<OfferId, MonitorTrigger> monitors;  // of their last opens
   std::set<OfferId> closing;
   std::map<OfferId, std::deque<Question>> questions;

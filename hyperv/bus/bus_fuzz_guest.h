@@ -152,7 +152,7 @@ class GuestModel {
 
   std::map<uint64_t, uint64_t> posted_;  // by type, the valid and the mangled
   std::map<uint64_t, uint64_t> told_;
-  std::map<uint64_t, bool> held_;  // channel id -> rescinded
+  std::map<uint64_t, bool> held_;          // channel id -> rescinded
   std::map<uint64_t, uint64_t> monitors_;  // by channel id, of their last offers
   std::set<uint64_t> maybe_released_;
   std::set<std::tuple<uint64_t, uint64_t, uint64_t>> asked_signals_;  // channel, connection, flag

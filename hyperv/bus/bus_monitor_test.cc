@@ -140,8 +140,7 @@ TEST_F(BusMonitorTest, PagesDoNotChangeWhileADeviceMayBeSignalledByThem) {
     log();
     ModifyConnection(0x5000, 0x6000);
     ModifyConnection(0, 0);
-    EXPECT_THAT(log(),
-                ElementsAre("modify connection response 2", "modify connection response 2"));
+    EXPECT_THAT(log(), ElementsAre("modify connection response 2", "modify connection response 2"));
     EXPECT_EQ(bus_.status().child_to_parent_monitor_page_gpa, 0x4000u);
   };
   expect_refusal();

@@ -32,9 +32,9 @@ struct BusChannel {
   OfferId offer{};
   ChannelOffer description;
   ChannelState state = ChannelState::kReleased;
-  uint32_t channel_id = 0;  // 0: none assigned
+  uint32_t channel_id = 0;            // 0: none assigned
   std::optional<uint8_t> monitor_id;  // only with a channel id
-  bool withdrawn = false;   // the host took the offer back
+  bool withdrawn = false;             // the host took the offer back
   // With withdrawn: the same key came back and waits until the guest lets go.
   std::optional<Successor> successor;
 

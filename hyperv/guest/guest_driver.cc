@@ -92,9 +92,7 @@ uint64_t GuestDriver::Gpa(size_t fixed_page) const {
   return fixed_pages_->page_frames()[fixed_page] * kPageBytes;
 }
 
-size_t GuestDriver::ChildToParentPage() const {
-  return 2 * options_.vp_count + kChildToParentPage;
-}
+size_t GuestDriver::ChildToParentPage() const { return 2 * options_.vp_count + kChildToParentPage; }
 
 absl::Status GuestDriver::Connect() {
   const Deadline deadline = NextDeadline();

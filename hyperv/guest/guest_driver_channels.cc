@@ -145,9 +145,8 @@ absl::StatusOr<std::unique_ptr<DriverChannel>> GuestDriver::MapChannel(
   if (!incoming.ok()) return incoming.status();
   absl::StatusOr<OutgoingRing> outgoing = OutgoingRing::Open(*std::move(to_host));
   if (!outgoing.ok()) return outgoing.status();
-  auto channel = std::make_unique<Channel>(
-      *std::move(incoming), *std::move(outgoing),
-      [this, offer] { SignalHost(offer); });
+  auto channel = std::make_unique<Channel>(*std::move(incoming), *std::move(outgoing),
+                                           [this, offer] { SignalHost(offer); });
   return std::make_unique<DriverChannel>(static_cast<ChannelDriver&>(*this), offer, gpadl_id, pages,
                                          std::move(channel));
 }

@@ -208,8 +208,8 @@ TEST_P(MonitoredChannelsTest, PageOutsideMemoryIsPolledFromWhenItIsMemory) {
   AddExtra(vmm, extra);
   const uint32_t bit = 1;
   ASSERT_EQ(::pwrite(extra.get(), &bit, sizeof(bit), 8), 4);
-  EXPECT_TRUE(harness_.WaitForStatus(
-      [](const LinkStatus& status) { return status.monitor_signals == 1; }));
+  EXPECT_TRUE(
+      harness_.WaitForStatus([](const LinkStatus& status) { return status.monitor_signals == 1; }));
 }
 
 TEST_P(MonitoredChannelsTest, AddressesAtTheEndOfTheWorldAreHarmless) {
