@@ -49,6 +49,7 @@ struct VmView {
   std::string name;
   std::optional<uid_t> owner_uid;
   bool allow_unsealed_memory = false;
+  bool monitored = false;
   std::string link_path;
   bool link_connected = false;
   std::string etag;

@@ -95,7 +95,8 @@ absl::Status HostImpl::LoadVm(const VmRecord& record) {
   }
   auto vm = std::make_shared<Vm>(record.name, data_plane_, pool_);
   const VmOptions options{.owner_uid = record.owner_uid,
-                          .allow_unsealed_memory = record.allow_unsealed_memory};
+                          .allow_unsealed_memory = record.allow_unsealed_memory,
+                          .monitored = record.monitored};
   if (absl::Status status = vm->Listen(LinkPathOf(record.name), options); !status.ok()) {
     return Prefixed(absl::StrCat("vm ", record.name), status);
   }

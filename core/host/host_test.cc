@@ -270,8 +270,9 @@ TEST_F(HostTest, DetachedDeviceIsGoneAndMayBeAttachedAgain) {
 
 TEST_F(HostTest, EverythingIsThereAfterARestart) {
   const auto web = host_->CreateVm("web-7", {});
-  const VmOptions options{.owner_uid = geteuid(), .allow_unsealed_memory = true};
-  ASSERT_TRUE(host_->CreateVm("db-1", options)->allow_unsealed_memory);
+  const VmOptions options{.owner_uid = geteuid(), .allow_unsealed_memory = true, .monitored = true};
+  const auto db = host_->CreateVm("db-1", options);
+  ASSERT_TRUE(db->allow_unsealed_memory && db->monitored);
   ASSERT_TRUE(host_->CreateVm("gone", {}).ok());
   ASSERT_TRUE(host_->Attach("web-7", DeviceKind::kImc, Upload("hive")).ok());
   ASSERT_TRUE(host_->Attach("web-7", DeviceKind::kBoot, Upload("old", "old.wim")).ok());
@@ -289,6 +290,7 @@ TEST_F(HostTest, EverythingIsThereAfterARestart) {
     EXPECT_EQ(after->vms[i].etag, before->vms[i].etag);
     EXPECT_EQ(after->vms[i].owner_uid, before->vms[i].owner_uid);
     EXPECT_EQ(after->vms[i].allow_unsealed_memory, before->vms[i].allow_unsealed_memory);
+    EXPECT_EQ(after->vms[i].monitored, before->vms[i].monitored);
     EXPECT_EQ(after->vms[i].create_time_us, before->vms[i].create_time_us);
     EXPECT_TRUE(fs::is_socket(after->vms[i].link_path));
   }

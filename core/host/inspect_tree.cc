@@ -47,6 +47,8 @@ void AddLink(Node& vm, const hyperv::LinkStatus& status) {
   link.Add("posts", status.posts);
   link.Add("frames_received", status.frames_received);
   link.Add("frames_refused", status.frames_refused);
+  link.Add("monitor_polls", status.monitor_polls);
+  link.Add("monitor_signals", status.monitor_signals);
 }
 
 void AddBus(Node& vm, const hyperv::LinkStatus& link) {
@@ -81,6 +83,9 @@ void AddChannel(Node& channels, const VmDeviceStatus& status) {
   channel.Add("target_vp", uint64_t{status.channel.bus.target_vp});
   channel.Add("connection_id", uint64_t{status.channel.bus.connection_id});
   channel.Add("event_flag", uint64_t{status.channel.bus.event_flag});
+  if (const auto monitor_id = status.channel.bus.monitor_id; monitor_id.has_value()) {
+    channel.Add("monitor_id", uint64_t{*monitor_id});
+  }
   channel.Add("open", status.channel.open);
   channel.Add("fault", status.channel.fault);
   channel.Add("faults", status.channel.faults);

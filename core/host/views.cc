@@ -47,6 +47,7 @@ VmView MakeVmView(const VmEntry& entry, const std::string& link_path,
   view.name = entry.record.name;
   view.owner_uid = entry.record.owner_uid;
   view.allow_unsealed_memory = entry.record.allow_unsealed_memory;
+  view.monitored = entry.record.monitored;
   view.link_path = link_path;
   view.etag = Etag(entry.record.revision);
   view.create_time_us = entry.record.create_time_us;

@@ -14,6 +14,12 @@ std::string Key(const std::optional<std::string>& text) {
   return text.has_value() ? absl::StrCat("\"", absl::CHexEscape(*text), "\"") : "(no text)";
 }
 
+// false: the column holds neither 0 nor 1.
+bool ParseFlag(std::optional<int64_t> column, bool& flag) {
+  flag = column == 1;
+  return column == 0 || column == 1;
+}
+
 }  // namespace
 
 absl::Status BadRow(const char* table, const std::string& key, const char* column) {
@@ -42,11 +48,10 @@ absl::StatusOr<VmRecord> ParseVm(const Statement& row) {
   const auto revision = row.Integer(3);
   if (!revision.has_value() || *revision < 1) return BadRow("vms", key, "revision");
   vm.revision = static_cast<uint64_t>(*revision);
-  const auto allow_unsealed_memory = row.Integer(4);
-  if (allow_unsealed_memory != 0 && allow_unsealed_memory != 1) {
+  if (!ParseFlag(row.Integer(4), vm.allow_unsealed_memory)) {
     return BadRow("vms", key, "allow_unsealed_memory");
   }
-  vm.allow_unsealed_memory = *allow_unsealed_memory == 1;
+  if (!ParseFlag(row.Integer(5), vm.monitored)) return BadRow("vms", key, "monitored");
   return vm;
 }
 

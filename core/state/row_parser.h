@@ -17,7 +17,7 @@ namespace vmbfs::state {
 absl::Status BadRow(const char* table, const std::string& key, const char* column);
 
 // Columns: name, owner_uid, create_time_us, revision,
-// allow_unsealed_memory. Errors: kDataLoss.
+// allow_unsealed_memory, monitored. Errors: kDataLoss.
 absl::StatusOr<VmRecord> ParseVm(const Statement& row);
 
 // Columns: vm, device, source_kind, sha256, size_bytes, file_name,

@@ -40,9 +40,14 @@ inline constexpr char kAddAllowUnsealedMemory[] = R"sql(
   ALTER TABLE vms ADD COLUMN allow_unsealed_memory INTEGER NOT NULL DEFAULT 0;
 )sql";
 
+inline constexpr char kAddMonitored[] = R"sql(
+  ALTER TABLE vms ADD COLUMN monitored INTEGER NOT NULL DEFAULT 0;
+)sql";
+
 // From each version to the next; a new database takes them all. A step that has
 // shipped is never changed.
-inline constexpr const char* kSchemaSteps[] = {kCreateTables, kAddAllowUnsealedMemory};
+inline constexpr const char* kSchemaSteps[] = {kCreateTables, kAddAllowUnsealedMemory,
+                                               kAddMonitored};
 
 // Stored in PRAGMA user_version. A program refuses a database of a later one.
 inline constexpr int kSchemaVersion = std::size(kSchemaSteps);

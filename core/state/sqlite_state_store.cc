@@ -87,7 +87,7 @@ class SqliteStateStore final : public StateStore {
     Contents contents;
     if (absl::Status status =
             Collect(database_->Prepare("SELECT name, owner_uid, create_time_us, revision, "
-                                       "allow_unsealed_memory FROM vms ORDER BY name"),
+                                       "allow_unsealed_memory, monitored FROM vms ORDER BY name"),
                     &state::ParseVm, contents.vms);
         !status.ok()) {
       return status;
@@ -106,15 +106,16 @@ class SqliteStateStore final : public StateStore {
   absl::StatusOr<uint64_t> InsertVm(const VmRecord& vm) override {
     return Change([&vm](Database& database, int64_t revision) {
       Statement statement = database.Prepare(
-          "INSERT INTO vms (name, owner_uid, create_time_us, revision, allow_unsealed_memory) "
-          "VALUES (?, ?, ?, ?, ?)");
+          "INSERT INTO vms (name, owner_uid, create_time_us, revision, allow_unsealed_memory, "
+          "monitored) VALUES (?, ?, ?, ?, ?, ?)");
       const auto owner =
           vm.owner_uid.has_value() ? std::optional<int64_t>(*vm.owner_uid) : std::nullopt;
       statement.Bind(vm.name)
           .Bind(owner)
           .Bind(vm.create_time_us)
           .Bind(revision)
-          .Bind(int64_t{vm.allow_unsealed_memory});
+          .Bind(int64_t{vm.allow_unsealed_memory})
+          .Bind(int64_t{vm.monitored});
       return ChangeOne(database, statement, "nothing was stored");
     });
   }

@@ -24,6 +24,7 @@ struct VmRecord {
   std::string name;
   std::optional<uid_t> owner_uid;
   bool allow_unsealed_memory = false;
+  bool monitored = false;
   int64_t create_time_us = 0;  // since the epoch
   uint64_t revision = 0;       // of the last change to the VM or its attachments
 };

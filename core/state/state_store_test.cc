@@ -15,8 +15,9 @@
 namespace vmbfs {
 
 bool operator==(const VmRecord& a, const VmRecord& b) {
-  return std::tie(a.name, a.owner_uid, a.allow_unsealed_memory, a.create_time_us, a.revision) ==
-         std::tie(b.name, b.owner_uid, b.allow_unsealed_memory, b.create_time_us, b.revision);
+  return std::tie(a.name, a.owner_uid, a.allow_unsealed_memory, a.monitored, a.create_time_us,
+                  a.revision) == std::tie(b.name, b.owner_uid, b.allow_unsealed_memory, b.monitored,
+                                          b.create_time_us, b.revision);
 }
 
 bool operator==(const AttachmentRecord& a, const AttachmentRecord& b) {
@@ -107,6 +108,7 @@ TEST_F(StateStoreTest, InsertedRowsAreLoadedInOrder) {
   VmRecord db = Vm("db-1");
   db.owner_uid.reset();
   db.allow_unsealed_memory = true;
+  web.monitored = true;
   web.revision = store_->InsertVm(web).value();
   db.revision = store_->InsertVm(db).value();
   AttachmentRecord imc = Attachment("web-7", "imc");
@@ -270,13 +272,60 @@ TEST_F(StateStoreTest, DatabaseOfVersion1IsTakenOverWithAllItHeld) {
   ExpectContents({db, web, unsealed}, {imc});
 }
 
+// Version 2 had no monitored VMs. The database is as that version left it.
+TEST_F(StateStoreTest, DatabaseOfVersion2IsTakenOverWithNoVmMonitored) {
+  store_.reset();
+  fs::remove_all(folder_);
+  fs::create_directories(folder_);
+  Edit(R"sql(
+    CREATE TABLE revisions (
+      id   INTEGER PRIMARY KEY CHECK (id = 1),
+      last INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO revisions (id, last) VALUES (1, 41);
+    CREATE TABLE vms (
+      name           TEXT PRIMARY KEY NOT NULL,
+      owner_uid      INTEGER,
+      create_time_us INTEGER NOT NULL,
+      revision       INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE attachments (
+      vm             TEXT NOT NULL REFERENCES vms (name) ON DELETE CASCADE,
+      device         TEXT NOT NULL,
+      source_kind    TEXT NOT NULL,
+      sha256         TEXT NOT NULL,
+      size_bytes     INTEGER NOT NULL,
+      file_name      TEXT NOT NULL,
+      create_time_us INTEGER NOT NULL,
+      update_time_us INTEGER NOT NULL,
+      revision       INTEGER NOT NULL,
+      PRIMARY KEY (vm, device)
+    ) STRICT, WITHOUT ROWID;
+    ALTER TABLE vms ADD COLUMN allow_unsealed_memory INTEGER NOT NULL DEFAULT 0;
+    INSERT INTO vms VALUES ('db-1', NULL, 17, 3, 1), ('web-7', 1000, 17, 41, 0);
+    PRAGMA user_version = 2;
+  )sql");
+  Reopen();
+  VmRecord db = Vm("db-1");
+  db.owner_uid.reset();
+  db.allow_unsealed_memory = true;
+  db.revision = 3;
+  VmRecord web = Vm("web-7");
+  web.revision = 41;
+  ExpectContents({db, web}, {});
+  VmRecord monitored = Vm("x");
+  monitored.monitored = true;
+  monitored.revision = store_->InsertVm(monitored).value();
+  ExpectContents({db, web, monitored}, {});
+}
+
 TEST_F(StateStoreTest, NewerSchemaIsRefusedWithBothNumbers) {
   Edit("PRAGMA user_version = 7");
   const absl::Status status = OpenStateStore(folder_).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
   EXPECT_EQ(std::string(status.message()),
             (folder_ / "state.db").string() +
-                " has schema version 7; this program knows version 2. Use the program that "
+                " has schema version 7; this program knows version 3. Use the program that "
                 "wrote it, or a later one");
 }
 
@@ -295,6 +344,8 @@ TEST_F(StateStoreTest, RowsThatDoNotParseAreErrorsWithTheirKey) {
                "table vms, row \"web-7\": column revision");
   ExpectBadRow("UPDATE vms SET revision = 3, allow_unsealed_memory = 2",
                "table vms, row \"web-7\": column allow_unsealed_memory");
+  ExpectBadRow("UPDATE vms SET allow_unsealed_memory = 1, monitored = 2",
+               "table vms, row \"web-7\": column monitored");
 }
 
 TEST_F(StateStoreTest, FileThatIsNoDatabaseIsAnError) {

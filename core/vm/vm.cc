@@ -37,6 +37,7 @@ class Vm::Core {
     options.socket_path = socket_path;
     options.owner_uid = vm_options.owner_uid;
     options.allow_unsealed_memory = vm_options.allow_unsealed_memory;
+    options.monitored = vm_options.monitored;
     options.connection.closer = std::make_shared<PoolFdCloser>(pool_);
     // The link calls back on the strand alone, and ends before this object.
     options.on_fault = [this](const hyperv::ChannelDevice& device, const absl::Status& reason) {

@@ -13,6 +13,9 @@ struct VmOptions {
   // The VMM may pass memory that is not sealed against shrinking, and so can
   // make it vanish while it is read and written (SECURITY.md).
   bool allow_unsealed_memory = false;
+  // Channels are offered as monitored, on which Linux 6.1 insists. While a guest
+  // has one open, its thread wakes every millisecond to look for its signals.
+  bool monitored = false;
 };
 
 }  // namespace vmbfs

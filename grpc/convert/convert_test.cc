@@ -182,6 +182,13 @@ TEST(Views, UnsealedMemoryIsTold) {
   EXPECT_TRUE(ToProto(view).allow_unsealed_memory());
 }
 
+TEST(Views, MonitoredChannelsAreTold) {
+  VmView view;
+  EXPECT_FALSE(ToProto(view).monitored());
+  view.monitored = true;
+  EXPECT_TRUE(ToProto(view).monitored());
+}
+
 TEST(Views, NodesKeepTheirTypesAndOrder) {
   inspect::Node root;
   root.name = "vm";

@@ -35,6 +35,7 @@ v1::Vm ToProto(const VmView& vm) {
   out.set_name(VmName(vm.name));
   if (vm.owner_uid) out.set_owner_uid(*vm.owner_uid);
   out.set_allow_unsealed_memory(vm.allow_unsealed_memory);
+  out.set_monitored(vm.monitored);
   out.set_link_path(Field(vm.link_path));
   out.set_link_connected(vm.link_connected);
   out.set_live_error(Field(vm.live_error));

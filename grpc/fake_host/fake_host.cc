@@ -153,6 +153,7 @@ absl::StatusOr<VmView> FakeHost::CreateVm(const std::string& name, const VmOptio
   vm.name = name;
   vm.owner_uid = options.owner_uid;
   vm.allow_unsealed_memory = options.allow_unsealed_memory;
+  vm.monitored = options.monitored;
   vm.link_path = absl::StrCat("/run/vmbfs/vm/", name, ".sock");
   vm.etag = NextEtag();
   vm.create_time_us = kEpochUs;

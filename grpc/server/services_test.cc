@@ -28,6 +28,7 @@ TEST_F(ServicesTest, CreatedVmCanBeGotAndDeleted) {
   EXPECT_EQ(created->name(), "vms/web");
   EXPECT_EQ(created->owner_uid(), 1000u);
   EXPECT_FALSE(created->allow_unsealed_memory());
+  EXPECT_FALSE(created->monitored());
   EXPECT_FALSE(created->etag().empty());
 
   v1::GetVmRequest get;
@@ -55,6 +56,20 @@ TEST_F(ServicesTest, VmWithUnsealedMemoryIsCreatedOnRequestAndToldSo) {
   v1::GetVmRequest get;
   get.set_name("vms/web");
   EXPECT_TRUE(client_->GetVm(get)->allow_unsealed_memory());
+}
+
+TEST_F(ServicesTest, MonitoredVmIsCreatedOnRequestAndToldSo) {
+  v1::CreateVmRequest request;
+  request.set_vm_id("web");
+  request.mutable_vm()->set_monitored(true);
+  request.set_validate_only(true);
+  EXPECT_TRUE(client_->CreateVm(request)->monitored());
+  request.set_validate_only(false);
+  EXPECT_TRUE(client_->CreateVm(request)->monitored());
+  EXPECT_TRUE(server_.host().GetVm("web")->monitored);
+  v1::GetVmRequest get;
+  get.set_name("vms/web");
+  EXPECT_TRUE(client_->GetVm(get)->monitored());
 }
 
 TEST_F(ServicesTest, SecondVmOfANameIsRefused) {

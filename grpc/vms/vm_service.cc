@@ -52,6 +52,7 @@ class VmService final : public v1::VmService::CallbackService {
     VmOptions options;
     if (request.vm().has_owner_uid()) options.owner_uid = request.vm().owner_uid();
     options.allow_unsealed_memory = request.vm().allow_unsealed_memory();
+    options.monitored = request.vm().monitored();
     if (request.validate_only()) return CheckCreate(request, options, response);
     absl::StatusOr<VmView> vm = host_.CreateVm(request.vm_id(), options);
     if (!vm.ok()) return AboutField(vm.status(), "vm_id");
@@ -71,6 +72,7 @@ class VmService final : public v1::VmService::CallbackService {
     view.name = request.vm_id();
     view.owner_uid = options.owner_uid;
     view.allow_unsealed_memory = options.allow_unsealed_memory;
+    view.monitored = options.monitored;
     response = ToProto(view);
     response.clear_create_time();
     return absl::OkStatus();

@@ -121,6 +121,7 @@ std::vector<BusChannelStatus> Bus::Impl::channels() const {
       if (in_use) status.target_vp = channel->target_vp;
       status.connection_id = signals.connection_id;
       status.event_flag = signals.event_flag;
+      status.monitor_id = channel->monitor_id;
       status.gpadl_count = gpadls_.count_of(channel->channel_id);
     }
     statuses.push_back(status);

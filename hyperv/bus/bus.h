@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,13 +23,23 @@
 
 namespace vmbfs::hyperv {
 
+// A bit that the guest sets to signal a monitored channel, instead of or besides
+// its event connection (shared/specs/vmbus.md 1.7).
+struct MonitorTrigger {
+  // The child-to-parent page: page-aligned, otherwise as the guest named it. All
+  // channels in use at one time have the same.
+  uint64_t guest_page_gpa = 0;
+  uint8_t id = 0;  // below kMonitorIds; no other channel in use has it
+};
+
 // What the runner needs to open a channel's rings and doorbells.
 struct OpenRequest {
   OfferId offer{};
   uint32_t channel_id = 0;
-  uint32_t connection_id = 0;  // the guest signals us on it
-  uint16_t event_flag = 0;     // we signal the guest by it
-  uint32_t target_vp = 0;      // kNoInterruptVp: never signal
+  uint32_t connection_id = 0;                            // the guest signals us on it
+  uint16_t event_flag = 0;                               // we signal the guest by it
+  uint32_t target_vp = 0;                                // kNoInterruptVp: never signal
+  std::optional<MonitorTrigger> monitor = std::nullopt;  // none: not monitored
   // Page frames of the guest->host ring, then of the host->guest ring. Both
   // have at least two pages. Valid during the call only.
   std::span<const uint64_t> incoming_page_frames;
@@ -73,7 +84,8 @@ struct BusStatus {
   uint32_t target_vp = 0;
   bool offers_requested = false;
   std::string client_id;  // empty: the guest gave none
-  // Monitor pages that the guest named, 0: none. Nothing looks into them.
+  // Monitor pages that the guest named, 0: none. Only the second is looked into,
+  // and only while a monitored channel is open.
   uint64_t parent_to_child_monitor_page_gpa = 0;
   uint64_t child_to_parent_monitor_page_gpa = 0;
   bool paused = false;       // the guest wants no messages for now
@@ -94,6 +106,7 @@ struct BusChannelStatus {
   // Those in use while it is open, otherwise those it was offered with.
   uint32_t connection_id = 0;
   uint16_t event_flag = 0;
+  std::optional<uint8_t> monitor_id;  // that it was offered with
   size_t gpadl_count = 0;
 };
 

@@ -41,11 +41,16 @@ void Bus::Impl::StartOpen(BusChannel& channel, const OpenChannelRequest& request
   channel.ring = ring;
   channel.signals = request.guest_signals.value_or(DefaultSignals(channel.channel_id));
   channel.target_vp = request.target_vp;
+  std::optional<MonitorTrigger> monitor;
+  if (channel.monitor_id.has_value() && MonitorPageGpa() != 0) {
+    monitor = {.guest_page_gpa = MonitorPageGpa(), .id = *channel.monitor_id};
+  }
   port_.OpenChannel({.offer = channel.offer,
                      .channel_id = channel.channel_id,
                      .connection_id = channel.signals.connection_id,
                      .event_flag = channel.signals.event_flag,
                      .target_vp = request.target_vp,
+                     .monitor = monitor,
                      .incoming_page_frames = split->incoming,
                      .outgoing_page_frames = split->outgoing});
 }

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "hyperv/bus/bus_impl.h"
+#include "hyperv/gpadl/range_list.h"
 
 namespace vmbfs::hyperv {
 namespace {
@@ -76,15 +78,30 @@ void Bus::Impl::Negotiate(const ContactRequest& request) {
 
 void Bus::Impl::On(const UnloadRequest&) { BeginDisconnect(AnswerUnload{connection_.message_vp}); }
 
-// No offer has a monitor id, so that nothing is mapped and any address will do.
 void Bus::Impl::On(const ModifyConnectionRequest& request) {
-  if (request.monitor_pages.one_of_two()) {
-    NoteRefusal("ModifyConnection with one monitor page of two");
+  if (request.monitor_pages.one_of_two() || MonitorInUse()) {
+    NoteRefusal(MonitorInUse() ? "ModifyConnection while a monitored channel is open"
+                               : "ModifyConnection with one monitor page of two");
     Send(BuildModifyConnectionResponse(kConnectionStateFailure));
     return;
   }
   connection_.monitor_pages = request.monitor_pages;
   Send(BuildModifyConnectionResponse(kConnectionStateSuccess));
+}
+
+// Where the guest signals monitored channels; 0: it cannot. An address within a
+// page counts as none.
+uint64_t Bus::Impl::MonitorPageGpa() const {
+  const uint64_t gpa = connection_.monitor_pages.child_to_parent_gpa;
+  return gpa % PageRanges::kPageBytes == 0 ? gpa : 0;
+}
+
+// Whether a device may be signalled by the page.
+bool Bus::Impl::MonitorInUse() const {
+  const std::vector<const BusChannel*> channels = channels_.InOrder();
+  return std::any_of(channels.begin(), channels.end(), [](const BusChannel* channel) {
+    return channel->monitor_id.has_value() && RingInUse(channel->state);
+  });
 }
 
 void Bus::Impl::On(const PauseRequest&) {

@@ -148,7 +148,7 @@ TEST_F(ModifyConnectionTest, PagesAreReplacedAndRemovedInPairsOnly) {
   Post(MessageBytes(14, 56).U32(8, 0x00060000).U32(20, 4).U64(24, 0x1000).U64(32, 0x2000));
   EXPECT_THAT(log(), ElementsAre("version state=0 word=0x1 features=0x4"));
   EXPECT_EQ(Pages(), std::pair(uint64_t{0x1000}, uint64_t{0x2000}));
-  ModifyConnection(0x3000, 0x4008);  // any address will do: nothing looks there
+  ModifyConnection(0x3000, 0x4008);  // any address will do: no channel is monitored
   EXPECT_THAT(port_.sent().back().bytes,
               testing::ElementsAreArray(MessageBytes::FromHex("1a000000 00000000 00")));
   EXPECT_EQ(Pages(), std::pair(uint64_t{0x3000}, uint64_t{0x4008}));

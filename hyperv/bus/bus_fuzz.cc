@@ -46,6 +46,7 @@ class ModelPort final : public BusPort {
   void OpenChannel(const OpenRequest& request) override {
     Require(live.contains(request.offer), "only what is offered is opened");
     CheckSignals(request);
+    CheckMonitor(request);
     const Signals signals{request.connection_id, request.event_flag};
     Require(in_use.emplace(request.offer, signals).second, "and not twice");
     Require(request.incoming_page_frames.size() >= 2 && request.outgoing_page_frames.size() >= 2,
@@ -94,15 +95,33 @@ class ModelPort final : public BusPort {
     }
   }
 
+  // A page that the guest named, and a bit of it that is this channel's alone.
+  void CheckMonitor(const OpenRequest& request) {
+    monitors.erase(request.offer);
+    if (!request.monitor.has_value()) return;
+    const auto [guest_page_gpa, id] = *request.monitor;
+    Require(guest_page_gpa == guest.monitor_page_gpa() && guest_page_gpa % 4096 == 0,
+            "the page is the guest's, and a page");
+    Require(guest.MonitorOf(request.channel_id) == id, "the monitor is that of the offer");
+    for (const auto& [offer, signals] : in_use) {
+      const auto other = monitors.find(offer);
+      if (other == monitors.end()) continue;
+      Require(other->second.id != id && other->second.guest_page_gpa == guest_page_gpa,
+              "no two channels share a bit, and all are in one page");
+    }
+    monitors.emplace(request.offer, *request.monitor);
+  }
+
   struct Signals {
     uint32_t connection_id;
     uint16_t event_flag;
   };
 
   GuestModel guest;
-  std::set<OfferId> live;             // offered and not released
-  std::set<OfferId> revoked;          // of all times
-  std::map<OfferId, Signals> in_use;  // from OpenChannel to a refusal or CloseDone
+  std::set<OfferId> live;                      // offered and not released
+  std::set<OfferId> revoked;                   // of all times
+  std::map<OfferId, Signals> in_use;           // from OpenChannel to a refusal or CloseDone
+  std::map<OfferId, MonitorTrigger> monitors;  // of their last opens
   std::set<OfferId> closing;
   std::map<OfferId, std::deque<Question>> questions;
   size_t messages = 0;
@@ -142,6 +161,7 @@ class BusFuzzer {
   void Offer(uint32_t instance) {
     ChannelOffer offer;
     offer.instance_id.bytes[0] = static_cast<std::byte>(instance % kInstances);
+    offer.monitored = instance % 2 == 1;
     const auto offered = bus_.Offer(offer);
     if (!offered.ok()) return;
     Require(!port_.live.contains(*offered) && !port_.revoked.contains(*offered),
@@ -212,6 +232,7 @@ class BusFuzzer {
       case 25: {
         const uint32_t version = kVersions[input_.Below(16) % kVersions.size()];
         MessageBytes contact = MessageBytes(14, 56).U32(8, version);
+        if ((ids & 0x10) != 0) contact.U64(24, 0x1000).U64(32, (ids & 0x20) != 0 ? 0x2008 : 0x2000);
         if (version < 0x00060000) return contact.bytes();
         return contact.U32(20, input_.U8()).bytes();
       }
@@ -245,7 +266,10 @@ class BusFuzzer {
       case 44:
         return MessageBytes(21, 40).U32(8, ids).bytes();
       case 45:
-        return MessageBytes(25, 24).U64(8, input_.U8() % 4u).U64(16, input_.U8() % 4u).bytes();
+        return MessageBytes(25, 24)
+            .U64(8, input_.U8() % 4u * 0x1000)
+            .U64(16, input_.U8() % 4u * 0x1000)
+            .bytes();
       case 52:
         return MessageBytes(27, 8).bytes();
       case 53:

@@ -59,6 +59,7 @@ class GuestModel {
     answers(28, 27, 27);
     switch (type) {
       case 1:
+        CheckMonitor(message);
         return Offered(NumberAt(message, 184, 4));
       case 2:
         return Rescinded(NumberAt(message, 8, 4));
@@ -81,6 +82,7 @@ class GuestModel {
   void Look(const BusStatus& status) {
     disconnecting_ = status.state == "disconnecting";
     chooses_signals_ = (status.features & 1) != 0;
+    monitor_page_gpa_ = status.child_to_parent_monitor_page_gpa;
     if (status.state == "connected") {
       Require(status.paused == paused_, "a pause lasts from its answer to the resume");
     }
@@ -97,6 +99,9 @@ class GuestModel {
   bool AskedFor(uint32_t channel_id, uint32_t connection_id, uint16_t event_flag) const {
     return asked_signals_.contains({channel_id, connection_id, event_flag});
   }
+  uint64_t monitor_page_gpa() const { return monitor_page_gpa_; }
+  // 0xFF: none.
+  uint64_t MonitorOf(uint32_t channel_id) const { return monitors_.at(channel_id); }
   bool chooses_signals() const { return chooses_signals_; }
   bool paused() const { return paused_; }
 
@@ -113,6 +118,14 @@ class GuestModel {
     const auto bytes = kBytes.find(type);
     Require(bytes != kBytes.end() && message.size() == bytes->second,
             "a host's message of exactly its size");
+  }
+
+  void CheckMonitor(std::span<const std::byte> offer) {
+    const uint64_t id = NumberAt(offer, 188, 1);
+    const bool allocated = NumberAt(offer, 189, 1) == 1;
+    Require(allocated ? id < 128 : id == 0xFF, "a monitor is one of 128, or none");
+    Require(NumberAt(offer, 189, 3) == (allocated ? 0x101u : 0x100u), "and all else is zero");
+    monitors_[NumberAt(offer, 184, 4)] = id;
   }
 
   void Offered(uint64_t channel_id) {
@@ -139,13 +152,15 @@ class GuestModel {
 
   std::map<uint64_t, uint64_t> posted_;  // by type, the valid and the mangled
   std::map<uint64_t, uint64_t> told_;
-  std::map<uint64_t, bool> held_;  // channel id -> rescinded
+  std::map<uint64_t, bool> held_;          // channel id -> rescinded
+  std::map<uint64_t, uint64_t> monitors_;  // by channel id, of their last offers
   std::set<uint64_t> maybe_released_;
   std::set<std::tuple<uint64_t, uint64_t, uint64_t>> asked_signals_;  // channel, connection, flag
   bool may_speak_ = false;
   bool paused_ = false;
   bool disconnecting_ = false;
   bool chooses_signals_ = false;
+  uint64_t monitor_page_gpa_ = 0;
 };
 
 }  // namespace vmbfs::hyperv

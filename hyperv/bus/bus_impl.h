@@ -52,7 +52,7 @@ class Bus::Impl {
   struct Connection {
     uint32_t message_vp = 0;  // where messages to the guest go
     bool offers_requested = false;
-    MonitorPages monitor_pages;  // of use to offers with a monitor id, which none has
+    MonitorPages monitor_pages;
     std::optional<Guid> client_id;
     bool paused = false;
     std::vector<HostMessage> held{};  // while paused
@@ -87,6 +87,8 @@ class Bus::Impl {
   void BeginDisconnect(NextAction next);
   void FinishDisconnectIfDrained();
   void Negotiate(const ContactRequest& request);
+  uint64_t MonitorPageGpa() const;
+  bool MonitorInUse() const;
 
   // bus_offers.cc
   static ChannelSignals DefaultSignals(uint32_t channel_id);

@@ -40,6 +40,7 @@ ChannelSignals Bus::Impl::DefaultSignals(uint32_t channel_id) {
 
 void Bus::Impl::SendOffer(BusChannel& channel, uint32_t channel_id) {
   channels_.AssignId(channel, channel_id);
+  if (channel.description.monitored && MonitorPageGpa() != 0) channels_.AssignMonitorId(channel);
   channel.state = ChannelState::kClosed;
   const ChannelOffer& description = channel.description;
   Send(BuildOfferChannel(
@@ -49,7 +50,8 @@ void Bus::Impl::SendOffer(BusChannel& channel, uint32_t channel_id) {
        .subchannel_index = description.subchannel_index,
        .user_defined = description.user_defined,
        .channel_id = channel.channel_id,
-       .connection_id = DefaultSignals(channel.channel_id).connection_id}));
+       .connection_id = DefaultSignals(channel.channel_id).connection_id,
+       .monitor_id = channel.monitor_id}));
 }
 
 void Bus::Impl::On(const OffersRequest&) {
@@ -136,7 +138,7 @@ void Bus::Impl::LetGo(BusChannel& channel) {
 // next connection.
 void Bus::Impl::FinishRelease(BusChannel& channel) {
   const uint32_t channel_id = channel.channel_id;
-  channels_.FreeId(channel);
+  channels_.FreeIds(channel);
   channel.state = ChannelState::kReleased;
   if (!channel.withdrawn) return;
   port_.OfferReleased(channel.offer);

@@ -1,5 +1,6 @@
 #include "hyperv/bus/channel_table.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace vmbfs::hyperv {
@@ -72,7 +73,7 @@ void ChannelTable::Succeed(BusChannel& channel) {
 }
 
 void ChannelTable::Remove(BusChannel& channel) {
-  FreeId(channel);
+  FreeIds(channel);
   by_offer_.erase(channel.offer);
   by_key_.erase(KeyOf(channel.description));
 }
@@ -87,7 +88,16 @@ void ChannelTable::AssignId(BusChannel& channel, uint32_t channel_id) {
   by_id_[channel_id] = &channel;
 }
 
-void ChannelTable::FreeId(BusChannel& channel) {
+void ChannelTable::AssignMonitorId(BusChannel& channel) {
+  const auto free = std::find(monitor_ids_taken_.begin(), monitor_ids_taken_.end(), false);
+  if (free == monitor_ids_taken_.end()) return;
+  *free = true;
+  channel.monitor_id = static_cast<uint8_t>(free - monitor_ids_taken_.begin());
+}
+
+void ChannelTable::FreeIds(BusChannel& channel) {
+  if (channel.monitor_id.has_value()) monitor_ids_taken_[*channel.monitor_id] = false;
+  channel.monitor_id.reset();
   if (channel.channel_id == 0) return;
   by_id_[channel.channel_id] = nullptr;
   channel.channel_id = 0;

@@ -32,8 +32,9 @@ struct BusChannel {
   OfferId offer{};
   ChannelOffer description;
   ChannelState state = ChannelState::kReleased;
-  uint32_t channel_id = 0;  // 0: none assigned
-  bool withdrawn = false;   // the host took the offer back
+  uint32_t channel_id = 0;            // 0: none assigned
+  std::optional<uint8_t> monitor_id;  // only with a channel id
+  bool withdrawn = false;             // the host took the offer back
   // With withdrawn: the same key came back and waits until the guest lets go.
   std::optional<Successor> successor;
 
@@ -79,7 +80,11 @@ class ChannelTable {
   // Gives it the lowest free id, or `channel_id` when that is not 0.
   // REQUIRES: it has none; `channel_id` is free.
   void AssignId(BusChannel& channel, uint32_t channel_id = 0);
-  void FreeId(BusChannel& channel);
+  // Gives it the lowest free monitor id, unless all are taken.
+  // REQUIRES: it has none yet, but a channel id.
+  void AssignMonitorId(BusChannel& channel);
+  // Both of them.
+  void FreeIds(BusChannel& channel);
 
  private:
   using Key = std::tuple<Guid, Guid, uint16_t>;
@@ -91,6 +96,7 @@ class ChannelTable {
   std::map<OfferId, BusChannel*> by_offer_;
   std::map<OfferId, BusChannel*> by_successor_;
   std::array<BusChannel*, kChannelIdMax + 1> by_id_{};
+  std::array<bool, kMonitorIds> monitor_ids_taken_{};
   uint64_t last_offer_ = 0;
 };
 

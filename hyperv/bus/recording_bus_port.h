@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -31,6 +32,7 @@ class RecordingBusPort final : public BusPort {
     uint32_t connection_id;
     uint16_t event_flag;
     uint32_t target_vp;
+    std::optional<MonitorTrigger> monitor;
     std::vector<uint64_t> incoming;
     std::vector<uint64_t> outgoing;
   };
@@ -47,6 +49,7 @@ class RecordingBusPort final : public BusPort {
                       request.connection_id,
                       request.event_flag,
                       request.target_vp,
+                      request.monitor,
                       {request.incoming_page_frames.begin(), request.incoming_page_frames.end()},
                       {request.outgoing_page_frames.begin(), request.outgoing_page_frames.end()}});
     Note("open", request.offer);

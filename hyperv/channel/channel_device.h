@@ -29,6 +29,9 @@ struct ChannelOffer {
   uint16_t subchannel_index = 0;
   uint16_t flags = 0;
   std::array<std::byte, 120> user_defined{};
+  // The guest shall signal through the monitor page, where it has one. Linux 6.1
+  // drives a channel from user space on this condition only.
+  bool monitored = false;
 };
 
 inline constexpr uint16_t kOfferFlagNamedPipe = 0x0010;

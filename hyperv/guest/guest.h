@@ -31,10 +31,18 @@ enum class GuestProfile {
   kLinux,     // connection 4 (>= 5.0), 6.0 down to 2.4, exact GPADLs, 17+17 pages
 };
 
+// How the guest signals the host that a ring has something for it.
+enum class GuestSignal {
+  kEvent,    // HvSignalEvent
+  kMonitor,  // a bit in the monitor page, as a driver in Linux 6.1's user space does
+};
+
 struct GuestOptions {
   std::string socket_path;
   GuestLink link = GuestLink::kDirect;  // the form that the guest's VMM uses
   GuestProfile profile = GuestProfile::kFirmware;
+  // kMonitor opens no channel that is not monitored.
+  GuestSignal signal = GuestSignal::kEvent;
   uint64_t ram_bytes = 16 << 20;
   std::chrono::milliseconds timeout{30'000};  // for each waiting call
   // No waiting call goes on beyond it, whatever its own time-out.
@@ -53,6 +61,7 @@ struct GuestOffer {
   Guid instance_id;
   uint16_t flags = 0;
   uint32_t pipe_type = 0;
+  std::optional<uint8_t> monitor_id = std::nullopt;  // of a monitored channel
 };
 
 // An open channel on the guest's side. Destroy it before its Guest; that

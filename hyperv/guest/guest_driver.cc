@@ -19,6 +19,9 @@ constexpr uint32_t kFirmwareFirstGpadlId = 1;
 
 // Behind two SynIC pages for each processor: interrupt page, monitor pages.
 constexpr size_t kContactPages = 3;
+constexpr size_t kInterruptPage = 0;
+constexpr size_t kParentToChildPage = 1;
+constexpr size_t kChildToParentPage = 2;
 
 absl::Status CheckOptions(const GuestOptions& options) {
   if (options.vp_count == 0 || options.vp_count > GuestDriver::kProcessorsMax) {
@@ -89,6 +92,8 @@ uint64_t GuestDriver::Gpa(size_t fixed_page) const {
   return fixed_pages_->page_frames()[fixed_page] * kPageBytes;
 }
 
+size_t GuestDriver::ChildToParentPage() const { return 2 * options_.vp_count + kChildToParentPage; }
+
 absl::Status GuestDriver::Connect() {
   const Deadline deadline = NextDeadline();
   const std::vector<uint32_t>& versions =
@@ -109,9 +114,10 @@ absl::Status GuestDriver::Connect() {
 
 absl::StatusOr<bool> GuestDriver::TryVersion(uint32_t version, Deadline deadline) {
   const size_t contact_page = 2 * options_.vp_count;
-  const ContactPages pages = {.interrupt_page_gpa = Gpa(contact_page),
-                              .parent_to_child_monitor_page_gpa = Gpa(contact_page + 1),
-                              .child_to_parent_monitor_page_gpa = Gpa(contact_page + 2)};
+  const ContactPages pages = {
+      .interrupt_page_gpa = Gpa(contact_page + kInterruptPage),
+      .parent_to_child_monitor_page_gpa = Gpa(contact_page + kParentToChildPage),
+      .child_to_parent_monitor_page_gpa = Gpa(ChildToParentPage())};
   phase_ = Phase::kContacting;
   Expect(MessageType::kVersionResponse);
   absl::Status posted =

@@ -78,6 +78,7 @@ class GuestDriver final : public Guest, private ChannelDriver {
   absl::Status SetUp();
   absl::StatusOr<std::shared_ptr<const GuestPages>> AllocatePages(size_t count, RamLayout layout);
   uint64_t Gpa(size_t fixed_page) const;
+  size_t ChildToParentPage() const;
 
   // guest_driver.cc: the connection.
   absl::StatusOr<bool> TryVersion(uint32_t version, Deadline deadline);
@@ -104,6 +105,7 @@ class GuestDriver final : public Guest, private ChannelDriver {
 
   // guest_driver_channels.cc: GPADLs and channels.
   void Forget(const DriverChannel& channel) override;
+  void SignalHost(const GuestOffer& offer);
   void InitialiseRings(const GuestPages& pages);
   absl::StatusOr<uint32_t> CreateGpadl(uint32_t channel_id,
                                        const std::shared_ptr<const GuestPages>& pages,

@@ -10,6 +10,8 @@
 #include "hyperv/channel/channel.h"
 #include "hyperv/guest/guest_await.h"
 #include "hyperv/guest/guest_driver.h"
+#include "hyperv/guest_memory/guest_access.h"
+#include "hyperv/link/monitor_page_format.h"
 #include "hyperv/ring/incoming_ring.h"
 #include "hyperv/ring/outgoing_ring.h"
 #include "hyperv/ring/ring_format.h"
@@ -30,6 +32,13 @@ void WriteControlPage(std::span<std::byte> page, uint32_t feature_bits) {
 
 void GuestDriver::Forget(const DriverChannel& channel) {
   std::erase_if(channels_, [&](const auto& entry) { return entry.second == &channel; });
+}
+
+void GuestDriver::SignalHost(const GuestOffer& offer) {
+  if (options_.signal == GuestSignal::kEvent) return vmm_->SignalEvent(offer.connection_id);
+  std::byte* const page = fixed_pages_->Page(ChildToParentPage()).data();
+  FetchOrGuestWord(page + MonitorPendingOffset(*offer.monitor_id),
+                   MonitorPendingBit(*offer.monitor_id), std::memory_order_seq_cst);
 }
 
 // Indices, mask and pending size 0. Linux sets the feature bit in both rings,
@@ -97,6 +106,9 @@ absl::StatusOr<std::unique_ptr<GuestChannel>> GuestDriver::Open(const GuestOffer
   if (rescinded_.contains(offer.channel_id)) {
     return absl::AbortedError("the channel's offer was revoked");
   }
+  if (options_.signal == GuestSignal::kMonitor && !offer.monitor_id.has_value()) {
+    return absl::FailedPreconditionError("the channel is not monitored");
+  }
   absl::StatusOr<std::shared_ptr<const GuestPages>> pages =
       AllocatePages(2 * traits_.ring_pages, traits_.ring_layout);
   if (!pages.ok()) return pages.status();
@@ -133,9 +145,8 @@ absl::StatusOr<std::unique_ptr<DriverChannel>> GuestDriver::MapChannel(
   if (!incoming.ok()) return incoming.status();
   absl::StatusOr<OutgoingRing> outgoing = OutgoingRing::Open(*std::move(to_host));
   if (!outgoing.ok()) return outgoing.status();
-  auto channel = std::make_unique<Channel>(
-      *std::move(incoming), *std::move(outgoing),
-      [this, connection = offer.connection_id] { vmm_->SignalEvent(connection); });
+  auto channel = std::make_unique<Channel>(*std::move(incoming), *std::move(outgoing),
+                                           [this, offer] { SignalHost(offer); });
   return std::make_unique<DriverChannel>(static_cast<ChannelDriver&>(*this), offer, gpadl_id, pages,
                                          std::move(channel));
 }

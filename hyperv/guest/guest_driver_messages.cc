@@ -105,6 +105,11 @@ void GuestDriver::HandleOffer(const TakenMessage& message) {
     return Break(absl::StrCat("offer with channel id ", channel_id,
                               known ? ", which the guest still holds" : ""));
   }
+  std::optional<uint8_t> monitor_id;
+  if ((offer.monitor_allocated & kOfferMonitorAllocated) != 0) monitor_id = offer.monitor_id;
+  if (monitor_id.value_or(0) >= kMonitorIds) {
+    return Break(absl::StrCat("offer with monitor id ", *monitor_id));
+  }
   boost::endian::little_uint32_buf_t pipe_type;
   std::memcpy(&pipe_type, offer.user_defined.data(), sizeof(pipe_type));
   offers_.push_back({.channel_id = channel_id,
@@ -112,7 +117,8 @@ void GuestDriver::HandleOffer(const TakenMessage& message) {
                      .interface_id = offer.interface_id,
                      .instance_id = offer.instance_id,
                      .flags = offer.flags.value(),
-                     .pipe_type = pipe_type.value()});
+                     .pipe_type = pipe_type.value(),
+                     .monitor_id = monitor_id});
 }
 
 void GuestDriver::HandleRescind(const TakenMessage& message) {

@@ -109,15 +109,16 @@ inline std::vector<std::byte> Pattern(size_t bytes, size_t seed) {
 
 class LinkServerFixture : public testing::Test {
  protected:
-  LinkServerFixture()
+  explicit LinkServerFixture(bool monitored = false)
       : folder_(NewFolder()),
         path_(folder_ + "/link.sock"),
         work_(boost::asio::make_work_guard(context_)),
         thread_([this] { context_.run(); }) {
-    OnStrand([this] {
+    OnStrand([this, monitored] {
       server_ = std::make_unique<LinkServer>(context_.get_executor());
       LinkOptions options;
       options.socket_path = path_;
+      options.monitored = monitored;
       ASSERT_TRUE(server_->Listen(options).ok());
       ASSERT_TRUE(server_->Add(first_).ok());
       server_->Start();

@@ -123,6 +123,11 @@ inline uint32_t FetchOrGuestWord(std::byte* guest_word, uint32_t bits, std::memo
   const GuestAccessGuard guard(guest_word, sizeof(uint32_t));
   return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(guest_word)).fetch_or(bits, order);
 }
+// Leaves only `bits` set and returns the word before.
+inline uint32_t FetchAndGuestWord(std::byte* guest_word, uint32_t bits, std::memory_order order) {
+  const GuestAccessGuard guard(guest_word, sizeof(uint32_t));
+  return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(guest_word)).fetch_and(bits, order);
+}
 
 // The other side of a word is another program on another processor.
 static_assert(std::atomic_ref<uint32_t>::is_always_lock_free);

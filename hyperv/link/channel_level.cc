@@ -26,6 +26,7 @@ absl::Status ChannelLevel::AddDevice(std::shared_ptr<LinkDevice> device) {
   Offered& offered = offers_[offer];
   offered.offer = offer;
   offered.content = device->device->offer();
+  offered.content.monitored = exchange_.shared().monitored;
   channels_->AddDevice(offer, std::move(device));
   Ask(offer);
   return absl::OkStatus();

@@ -115,6 +115,7 @@ std::vector<std::byte> BuildOffer(uint64_t seq, const ChannelOffer& offer) {
   std::memcpy(wire.instance_id, offer.instance_id.bytes.data(), sizeof(wire.instance_id));
   wire.flags = offer.flags;
   wire.subchannel_index = offer.subchannel_index;
+  wire.wants_monitor = offer.monitored ? 1 : 0;
   std::memcpy(wire.user_defined, offer.user_defined.data(), sizeof(wire.user_defined));
   return BuildFrame(LinkType::kOffer, 0, seq, 0, PayloadOf(wire));
 }

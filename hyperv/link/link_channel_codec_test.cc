@@ -159,12 +159,14 @@ TEST(LinkChannelCodec, FramesAreBuiltAsThePageSays) {
   offer.flags = 0x2010;
   offer.subchannel_index = 3;
   offer.user_defined[119] = std::byte{0x33};
+  offer.monitored = true;
   std::vector<std::byte> expected(168);
   expected[0] = std::byte{0x11};
   expected[31] = std::byte{0x22};
   expected[32] = std::byte{0x10};
   expected[33] = std::byte{0x20};
   expected[34] = std::byte{3};
+  expected[40] = std::byte{1};
   expected[167] = std::byte{0x33};
   EXPECT_EQ(payload(BuildOffer(1, offer)), expected);
 }

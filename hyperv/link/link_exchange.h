@@ -31,9 +31,12 @@ struct LinkShared {
   std::function<void(const ChannelDevice&, const absl::Status&)> on_open_refused;
   LinkConnectionOptions connection;
   GuestMemoryOptions memory;
+  bool monitored = false;  // what is offered
   uint64_t posts = 0;
   uint64_t frames_received = 0;
   uint64_t frames_refused = 0;
+  uint64_t monitor_polls = 0;
+  uint64_t monitor_signals = 0;
   std::string last_error;
 };
 

@@ -166,6 +166,7 @@ absl::Status LinkServer::Impl::Listen(const LinkOptions& options) {
   shared_->on_open_refused = options.on_open_refused;
   shared_->connection = options.connection;
   shared_->memory.allow_unsealed = options.allow_unsealed_memory;
+  shared_->monitored = options.monitored;
   file_ = FileIdentity(path);
   listening_ = true;
   return absl::OkStatus();
@@ -308,6 +309,8 @@ LinkStatus LinkServer::Impl::status() const {
   status.posts = shared_->posts;
   status.frames_received = shared_->frames_received;
   status.frames_refused = shared_->frames_refused;
+  status.monitor_polls = shared_->monitor_polls;
+  status.monitor_signals = shared_->monitor_signals;
   for (const std::shared_ptr<LinkDevice>& held : devices_) {
     LinkChannelStatus& channel = status.channels.emplace_back();
     channel.device = held->device.get();

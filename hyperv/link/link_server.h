@@ -35,6 +35,9 @@ struct LinkOptions {
   LinkConnectionOptions connection;
   // Guest memory that its VMM can take away at any moment is accepted too.
   bool allow_unsealed_memory = false;
+  // Channels are offered as monitored: guests may signal them through their monitor
+  // page, which is then read every millisecond while one is open.
+  bool monitored = false;
 };
 
 // sun_path holds 108 bytes with the terminating NUL.
@@ -70,6 +73,8 @@ struct LinkStatus {
   uint64_t posts = 0;
   uint64_t frames_received = 0;
   uint64_t frames_refused = 0;
+  uint64_t monitor_polls = 0;    // wake-ups to look into the guest's monitor page
+  uint64_t monitor_signals = 0;  // signals found there
   std::optional<BusStatus> bus;  // while connected at the SynIC level
   std::vector<LinkChannelStatus> channels;
 };

@@ -18,18 +18,18 @@ SynicLevel::SynicLevel(LinkExchange& exchange, const GuestMemory& memory, uint32
       synic_(delivery == kLinkDeliveryDirect
                  ? CreateDirectSynic(exchange, memory, [this] { Progress(); })
                  : CreateMediatedSynic(exchange)),
-      channels_(std::make_shared<LinkChannels>(exchange, memory,
-                                               [this](OfferId offer, const absl::Status& result) {
-                                                 AnswerBus([offer, result](Bus& bus) {
-                                                   bus.OpenDone(offer, result);
-                                                 });
-                                               })),
+      channels_(std::make_shared<LinkChannels>(
+          exchange, memory,
+          [this](OfferId offer, const absl::Status& result) { OpenDone(offer, result); })),
+      monitor_(exchange, memory, *channels_),
       bus_(*this) {}
 
 // Devices
 
 absl::Status SynicLevel::AddDevice(std::shared_ptr<LinkDevice> device) {
-  const absl::StatusOr<OfferId> offer = bus_.Offer(device->device->offer());
+  ChannelOffer content = device->device->offer();
+  content.monitored = exchange_.shared().monitored;
+  const absl::StatusOr<OfferId> offer = bus_.Offer(content);
   if (!offer.ok()) return offer.status();
   channels_->AddDevice(*offer, std::move(device));
   return absl::OkStatus();
@@ -54,10 +54,16 @@ void SynicLevel::FaultUsersOf(uint32_t region) {
           absl::StrCat("the VMM took memory region ", region, ", which holds the rings, away")));
 }
 
+void SynicLevel::MemoryChanged() {
+  synic_->MemoryChanged();
+  monitor_.MemoryChanged();
+}
+
 void SynicLevel::SetRunning(bool running) {
   running_ = running;
   if (running) synic_->SetRunning(true);  // first: channels signal through it
   channels_->SetRunning(running);
+  monitor_.SetRunning(running);
   if (!running) synic_->SetRunning(false);
 }
 
@@ -217,11 +223,18 @@ void SynicLevel::OpenChannel(const OpenRequest& request) {
                                                      .event_flag = request.event_flag,
                                                      .target_vp = request.target_vp});
   wired_[request.offer] = {.connection_id = request.connection_id, .wire = wire};
+  if (request.monitor.has_value()) monitor_.Watch(request.offer, *request.monitor);
   channels_->Open(request.offer, request.incoming_page_frames, request.outgoing_page_frames, wire);
+}
+
+void SynicLevel::OpenDone(OfferId offer, const absl::Status& result) {
+  result.ok() ? monitor_.Served() : monitor_.Forget(offer);
+  AnswerBus([offer, result](Bus& bus) { bus.OpenDone(offer, result); });
 }
 
 void SynicLevel::CloseChannel(OfferId offer) {
   channels_->Close(offer);
+  monitor_.Forget(offer);
   wired_.erase(offer);
   AnswerBus([offer](Bus& bus) { bus.CloseDone(offer); });
 }

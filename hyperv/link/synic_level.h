@@ -23,6 +23,7 @@
 #include "hyperv/link/link_codec.h"
 #include "hyperv/link/link_exchange.h"
 #include "hyperv/link/link_level.h"
+#include "hyperv/link/monitor_poller.h"
 #include "hyperv/link/synic.h"
 #include "hyperv/link/synic_wire.h"
 
@@ -46,7 +47,7 @@ class SynicLevel final : public LinkLevel, public BusPort {
   absl::Status AddDevice(std::shared_ptr<LinkDevice> device) override;
   void RemoveDevice(const LinkDevice& device) override;
   bool IsOpen(const LinkDevice& device) const override;
-  void MemoryChanged() override { synic_->MemoryChanged(); }
+  void MemoryChanged() override;
   void FaultUsersOf(uint32_t region) override;
   void SetRunning(bool running) override;
   void Reset() override;
@@ -75,6 +76,7 @@ class SynicLevel final : public LinkLevel, public BusPort {
   absl::Status CheckVp(uint32_t vp) const;
   void ConsumePosts();
   void ArmRetry();
+  void OpenDone(OfferId offer, const absl::Status& result);
   void AnswerBus(std::function<void(Bus&)> answer);
 
   LinkExchange& exchange_;
@@ -92,6 +94,7 @@ class SynicLevel final : public LinkLevel, public BusPort {
   const std::unique_ptr<Synic> synic_;
   std::map<OfferId, Wired> wired_;
   const std::shared_ptr<LinkChannels> channels_;
+  MonitorPoller monitor_;
   Bus bus_;
 };
 

@@ -259,13 +259,18 @@ void TestVmm::RingDoorbell(uint32_t connection) {
 
 bool TestVmm::ConnectBus(uint32_t version, uint32_t connection) {
   const uint32_t sint = version >= 0x00050000 ? 2 : 0;
-  Post(VmbusMessage(14, {version, 0, sint, 0, 0, 0, 0, 0}), connection);
+  const auto low = [](uint64_t gpa) { return static_cast<uint32_t>(gpa); };
+  const auto high = [](uint64_t gpa) { return static_cast<uint32_t>(gpa >> 32); };
+  Post(VmbusMessage(14, {version, 0, sint, 0, low(parent_to_child_gpa_), high(parent_to_child_gpa_),
+                         low(child_to_parent_gpa_), high(child_to_parent_gpa_)}),
+       connection);
   const std::vector<std::byte> response = TakeMessage();
   if (WordAt(response, 0) != 15 || (WordAt(response, 8) & 0xFF) != 1) return false;
   Post(VmbusMessage(3, {}), connection);
   const std::vector<std::byte> offer = TakeMessage();
   if (WordAt(offer, 0) != 1 || WordAt(offer, 184) != 1) return false;
   channel_connection_ = WordAt(offer, 192);
+  channel_monitor_ = WordAt(offer, 188) & 0xFFFF;
   return WordAt(TakeMessage(), 0) == 4;
 }
 

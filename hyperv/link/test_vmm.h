@@ -116,6 +116,13 @@ class TestVmm : public TestVmmBase {
   bool CreateRingGpadl();
   uint32_t OpenChannel(uint32_t target_vp = 0);  // the status in OpenResult
   uint32_t channel_connection() const { return channel_connection_; }
+  // The monitor pages that ConnectBus names from now on.
+  void NameMonitorPages(uint64_t parent_to_child_gpa, uint64_t child_to_parent_gpa) {
+    parent_to_child_gpa_ = parent_to_child_gpa;
+    child_to_parent_gpa_ = child_to_parent_gpa;
+  }
+  // Bytes 188 and 189 of the offer: monitor id, and 0x100 if it is allocated.
+  uint32_t channel_monitor() const { return channel_monitor_; }
 
  private:
   struct Sint {
@@ -138,6 +145,9 @@ class TestVmm : public TestVmmBase {
   uint64_t messages_sent_ = 0;
   bool refuse_events_ = false;
   uint32_t channel_connection_ = 0;
+  uint32_t channel_monitor_ = 0;
+  uint64_t parent_to_child_gpa_ = 0;
+  uint64_t child_to_parent_gpa_ = 0;
   std::map<uint32_t, UniqueFd> doorbells_;
   std::set<std::pair<LinkType, uint32_t>> unanswered_;
   std::map<uint32_t, bool> enabled_;                          // by VP

@@ -49,7 +49,8 @@ HostMessage BuildOfferChannel(const OfferContents& offer) {
   message.user_defined = offer.user_defined;
   message.subchannel_index = offer.subchannel_index;
   message.channel_id = offer.channel_id;
-  message.monitor_id = kMonitorIdNone;
+  message.monitor_id = offer.monitor_id.value_or(kMonitorIdNone);
+  if (offer.monitor_id.has_value()) message.monitor_allocated = kOfferMonitorAllocated;
   message.dedicated_interrupt = kOfferDedicatedInterrupt;
   message.connection_id = offer.connection_id;
   return BytesOf(message);

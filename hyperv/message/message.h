@@ -159,6 +159,7 @@ struct OfferContents {
   std::array<std::byte, 120> user_defined{};
   uint32_t channel_id = 0;
   uint32_t connection_id = 0;
+  std::optional<uint8_t> monitor_id = std::nullopt;  // below kMonitorIds
 };
 HostMessage BuildOfferChannel(const OfferContents& offer);
 HostMessage BuildRescindChannelOffer(uint32_t channel_id);

@@ -220,6 +220,8 @@ void CheckBuilders(uint32_t a, uint32_t b, uint32_t c, std::span<const std::byte
   offer.subchannel_index = static_cast<uint16_t>(c);
   offer.channel_id = a;
   offer.connection_id = a | 0x2000;
+  if (b % 2 == 1) offer.monitor_id = static_cast<uint8_t>(c % 128);
+  const uint32_t monitor = b % 2 == 1 ? 0x100 | c % 128 : 0xFF;
   std::copy_n(rest.begin(), std::min<size_t>(rest.size(), 120), offer.user_defined.begin());
   offer.instance_id.bytes[3] = std::byte{7};
   const HostMessage built = BuildOfferChannel(offer);
@@ -228,7 +230,7 @@ void CheckBuilders(uint32_t a, uint32_t b, uint32_t c, std::span<const std::byte
   Require(message.HasGuid(8, offer.interface_id) && message.HasGuid(24, offer.instance_id),
           "GUIDs");
   Require(message.At(56, 2) == offer.flags && message.At(180, 2) == offer.subchannel_index &&
-              message.U32(184) == a && message.U32(188) == 0x000100FF &&
+              message.U32(184) == a && message.U32(188) == (0x00010000 | monitor) &&
               message.U32(192) == (a | 0x2000) && message.At(40, 8) == 0 && message.At(48, 8) == 0,
           "fields of an offer");
   Require(std::equal(built.begin() + 60, built.begin() + 180, offer.user_defined.begin()),

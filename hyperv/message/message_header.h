@@ -95,6 +95,8 @@ inline constexpr uint8_t kConnectionStateFailure = 2;
 
 // OfferChannelMessage.
 inline constexpr uint8_t kMonitorIdNone = 0xFF;
+inline constexpr uint8_t kMonitorIds = 128;  // 0 and up
+inline constexpr uint8_t kOfferMonitorAllocated = 1;
 inline constexpr uint16_t kOfferDedicatedInterrupt = 1;
 
 // Target processor of an open that asks for no host->guest interrupts.

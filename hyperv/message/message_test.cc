@@ -290,6 +290,15 @@ TEST(BuildTest, OfferHasTheBytesOfTheSpecification) {
   EXPECT_THAT(BuildOfferChannel(offer), ElementsAreArray(expected));
 }
 
+TEST(BuildTest, OfferOfAMonitoredChannelNamesItsMonitor) {
+  OfferContents offer;
+  offer.monitor_id = 127;
+  const HostMessage built = BuildOfferChannel(offer);
+  ASSERT_EQ(built.size(), 196u);
+  EXPECT_THAT(std::vector(built.begin() + 188, built.end()),
+              ElementsAreArray(MessageBytes::FromHex("7f 01 01 00 00 00 00 00")));
+}
+
 TEST(BuildTest, ResultsHaveTheBytesOfTheSpecification) {
   EXPECT_THAT(
       BuildGpadlCreated(1, 1, kStatusSuccess),

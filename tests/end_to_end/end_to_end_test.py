@@ -77,6 +77,28 @@ class Reading(EndToEnd):
             done = self.daemon.guest("web-7", "read", path, code=3)
             self.assertEqual(b"", done.stdout, path)
 
+    def test_a_guest_that_signals_through_the_monitor_page_reads_where_channels_are_monitored(self):
+        data = pattern(200_000)
+        self.daemon.start()
+        for vm, options in (("plain", ()), ("old-linux", ("--monitored",))):
+            self.daemon.ctl("vm", "create", vm, *options)
+            self.daemon.ctl("attach", vm, "imc", "--file", self.daemon.file("hive", data))
+        self.daemon.kill()  # the option is stored with the VM
+        self.daemon.start()
+        signal = ("--signal", "monitor", "read", "imc.hiv")
+        for vmm in ("direct", "mediated"):
+            done = self.daemon.guest("old-linux", *signal, profile="linux", vmm=vmm)
+            self.assertEqual(sha256(data), sha256(done.stdout), vmm)
+            refused = self.daemon.guest("plain", *signal, profile="linux", vmm=vmm, code=1)
+            self.assertIn(b"the channel is not monitored", refused.stderr)
+            for profile in PROFILES:
+                self.assertEqual(data, self.read(vm="old-linux", profile=profile, vmm=vmm))
+        self.assertEqual(data, self.read(vm="old-linux", profile="linux", vmm="channel"))
+        link = self.daemon.ctl("inspect", "vms/old-linux/link").stdout.decode()
+        self.assertRegex(link, r"monitor_signals: +[1-9]")
+        link = self.daemon.ctl("inspect", "vms/plain/link").stdout.decode()
+        self.assertRegex(link, r"monitor_polls: +0\n")
+
     def test_info_tells_size_and_kind(self):
         self.start_with(b"x" * 70)
         self.assertIn(b"70 bytes", self.daemon.guest("web-7", "info", "imc.hiv").stdout)

@@ -40,6 +40,7 @@ struct Arguments {
   std::string socket_path;
   hyperv::GuestProfile profile = hyperv::GuestProfile::kFirmware;
   hyperv::GuestLink link = hyperv::GuestLink::kDirect;
+  hyperv::GuestSignal signal = hyperv::GuestSignal::kEvent;
   hyperv::Guid instance_id;
   double timeout_seconds = 30;
   std::string path;
@@ -129,6 +130,7 @@ absl::Status Run(const Arguments& arguments) {
   options.socket_path = arguments.socket_path;
   options.profile = arguments.profile;
   options.link = arguments.link;
+  options.signal = arguments.signal;
   options.timeout = timeout;
   options.deadline = std::chrono::steady_clock::now() + timeout;
 
@@ -170,6 +172,12 @@ std::optional<ExitCode> Parse(int argc, char** argv, Arguments& arguments) {
          "its own")
       ->check(CLI::IsMember({"direct", "mediated", "channel"}).description(""))
       ->type_name("direct|mediated|channel");
+  std::string signal = "event";
+  app.add_option("--signal", signal,
+                 "How to signal the device: event (the default), or monitor, which needs profile "
+                 "linux and a VM made with --monitored")
+      ->check(CLI::IsMember({"event", "monitor"}).description(""))
+      ->type_name("event|monitor");
   std::string device = "imc";
   app.add_option("--device", device, "The device to open: imc (the default), boot")
       ->check(CLI::IsMember({"imc", "boot"}).description(""))
@@ -195,6 +203,7 @@ std::optional<ExitCode> Parse(int argc, char** argv, Arguments& arguments) {
   arguments.profile =
       profile == "linux" ? hyperv::GuestProfile::kLinux : hyperv::GuestProfile::kFirmware;
   arguments.link = *hyperv::ParseGuestLink(vmm);
+  if (signal == "monitor") arguments.signal = hyperv::GuestSignal::kMonitor;
   arguments.instance_id = device == "boot" ? kBootInstanceId : kImcInstanceId;
   arguments.read = read->parsed();
   std::optional<std::u16string> path = Utf16FromUtf8(arguments.path);

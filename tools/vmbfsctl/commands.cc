@@ -52,6 +52,7 @@ absl::Status CreateVm(const Arguments& arguments, const Context& context) {
   request.set_vm_id(arguments.vm);
   if (arguments.owner_uid) request.mutable_vm()->set_owner_uid(*arguments.owner_uid);
   request.mutable_vm()->set_allow_unsealed_memory(arguments.allow_unsealed_memory);
+  request.mutable_vm()->set_monitored(arguments.monitored);
   return Show(context.client.CreateVm(request), context);
 }
 

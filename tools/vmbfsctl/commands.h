@@ -31,6 +31,7 @@ struct Arguments {
   std::string path;
   std::optional<uint32_t> owner_uid;
   bool allow_unsealed_memory = false;
+  bool monitored = false;
   int32_t depth = 1;
   bool force = false;
 };

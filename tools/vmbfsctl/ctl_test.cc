@@ -86,6 +86,13 @@ TEST_F(CtlTest, UnsealedMemoryIsAskedForWithAFlag) {
   EXPECT_THAT(Run({"vm", "get", "open"}).out, HasSubstr("may be unsealed"));
 }
 
+TEST_F(CtlTest, MonitoredChannelsAreAskedForWithAFlag) {
+  ASSERT_EQ(Run({"vm", "create", "plain"}).exit_code, kExitDone);
+  ASSERT_EQ(Run({"vm", "create", "old-linux", "--monitored"}).exit_code, kExitDone);
+  EXPECT_THAT(Run({"vm", "get", "plain"}).out, Not(HasSubstr("monitored")));
+  EXPECT_THAT(Run({"vm", "get", "old-linux"}).out, HasSubstr("channels:  monitored\n"));
+}
+
 TEST_F(CtlTest, ListGoesThroughAllPages) {
   for (int i = 0; i < 501; ++i) {
     ASSERT_TRUE(server_.host().CreateVm("vm-" + std::to_string(1000 + i), {}).ok());

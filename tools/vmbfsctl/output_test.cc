@@ -68,6 +68,14 @@ TEST(Text, UnsealedMemoryIsShownWhereItIsAllowed) {
   EXPECT_THAT(Printed(vm, Format::kJson), HasSubstr("\"allowUnsealedMemory\": true"));
 }
 
+TEST(Text, MonitoredChannelsAreShownWhereTheyAreOffered) {
+  v1::Vm vm = Example();
+  EXPECT_THAT(Printed(vm, Format::kText), Not(HasSubstr("channels:")));
+  vm.set_monitored(true);
+  EXPECT_THAT(Printed(vm, Format::kText), HasSubstr("channels:  monitored\n"));
+  EXPECT_THAT(Printed(vm, Format::kJson), HasSubstr("\"monitored\": true"));
+}
+
 TEST(Text, ClosedChannelHasNoActiveContentAndAFaultIsShown) {
   v1::Attachment attachment = Example().attachments(0);
   attachment.clear_active();

@@ -121,6 +121,7 @@ std::string TextOf(const v1::Vm& vm) {
   lines.Add(0, "owner",
             vm.has_owner_uid() ? absl::StrCat("uid ", vm.owner_uid()) : "the daemon's user");
   if (vm.allow_unsealed_memory()) lines.Add(0, "memory", "may be unsealed");
+  if (vm.monitored()) lines.Add(0, "channels", "monitored");
   lines.Add(0, "link", absl::StrCat(vm.link_path(), ", ", LinkState(vm)));
   lines.Add(0, "created", google::protobuf::util::TimeUtil::ToString(vm.create_time()));
   for (const char* device : {"imc", "boot"}) {
