@@ -131,7 +131,8 @@ absl::StatusOr<VmEntry> HostImpl::CreateVmInOrder(const std::string& name,
   entry.record.owner_uid = options.owner_uid;
   entry.record.allow_unsealed_memory = options.allow_unsealed_memory;
   entry.record.create_time_us = now_us_();
-  entry.vm = std::make_shared<Vm>(name, data_plane_, pool_);
+  entry.vm =
+      std::make_shared<Vm>(name, data_plane_, pool_, VmbfsDeviceOptions{options_.rdma_bytes_min});
   if (absl::Status status = entry.vm->Listen(LinkPathOf(name), options); !status.ok()) {
     return LinkError(status);
   }
