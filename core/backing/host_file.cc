@@ -16,9 +16,9 @@
 namespace vmbfs {
 namespace {
 
-// As many pieces as one call fills; more than a ring message ever has. Fewer
-// bytes than asked are a legal answer to more pieces.
-constexpr size_t kPiecesMax = 16;
+// As many pieces as one call fills: those of a ring message, or of a slice of
+// scattered pages. Fewer bytes than asked are a legal answer to more pieces.
+constexpr size_t kPiecesMax = 128;
 
 absl::Status HostReadError(int error, uint64_t offset) {
   return absl::ErrnoToStatus(error, absl::StrCat("host file: read at offset ", offset, " failed"));

@@ -70,6 +70,8 @@ struct HostOptions {
   std::filesystem::path state_dir;
   std::filesystem::path runtime_dir;  // links are made in runtime_dir/vm
   uint64_t boot_bytes_max = uint64_t{4} << 30;
+  // RDMA reads are offered to guests for files of at least so many bytes; 0: never.
+  uint64_t rdma_bytes_min = uint64_t{1} << 20;
   unsigned data_plane_threads = 0;  // 0: one a core, at most 8
   unsigned blocking_threads = 4;
 };

@@ -132,7 +132,8 @@ absl::StatusOr<VmEntry> HostImpl::CreateVmInOrder(const std::string& name,
   entry.record.allow_unsealed_memory = options.allow_unsealed_memory;
   entry.record.monitored = options.monitored;
   entry.record.create_time_us = now_us_();
-  entry.vm = std::make_shared<Vm>(name, data_plane_, pool_);
+  entry.vm =
+      std::make_shared<Vm>(name, data_plane_, pool_, VmbfsDeviceOptions{options_.rdma_bytes_min});
   if (absl::Status status = entry.vm->Listen(LinkPathOf(name), options); !status.ok()) {
     return LinkError(status);
   }

@@ -93,7 +93,8 @@ absl::Status HostImpl::LoadVm(const VmRecord& record) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the state holds more than the ", kVmsMax, " VMs a host can have"));
   }
-  auto vm = std::make_shared<Vm>(record.name, data_plane_, pool_);
+  auto vm = std::make_shared<Vm>(record.name, data_plane_, pool_,
+                                 VmbfsDeviceOptions{options_.rdma_bytes_min});
   const VmOptions options{.owner_uid = record.owner_uid,
                           .allow_unsealed_memory = record.allow_unsealed_memory,
                           .monitored = record.monitored};

@@ -106,6 +106,7 @@ void AddDevice(Node& devices, const VmDeviceStatus& status) {
   device.Add("read_requests", of_device.read_requests);
   device.Add("rdma_requests", of_device.rdma_requests);
   device.Add("bytes_read", of_device.bytes_read);
+  device.Add("rdma_bytes_read", of_device.rdma_bytes_read);
   device.Add("not_found", of_device.not_found);
   device.Add("bad_requests", of_device.bad_requests);
   device.Add("host_errors", of_device.host_errors);

@@ -29,8 +29,12 @@ const hyperv::Guid& InstanceId(DeviceKind kind) {
 class Vm::Core {
  public:
   Core(std::string name, boost::asio::io_context::executor_type strand,
-       boost::asio::thread_pool& pool)
-      : name_(std::move(name)), pool_(pool), runner_(strand, pool), link_(strand) {}
+       boost::asio::thread_pool& pool, const VmbfsDeviceOptions& device_options)
+      : name_(std::move(name)),
+        pool_(pool),
+        device_options_(device_options),
+        runner_(strand, pool),
+        link_(strand) {}
 
   absl::Status Listen(const std::string& socket_path, const VmOptions& vm_options) {
     hyperv::LinkOptions options;
@@ -54,7 +58,8 @@ class Vm::Core {
 
   absl::Status Attach(DeviceKind kind, LiveBacking backing) {
     if (slots_.contains(kind)) return absl::AlreadyExistsError("the device is attached");
-    auto device = std::make_shared<VmbfsDevice>(InstanceId(kind), backing.backing, runner_);
+    auto device =
+        std::make_shared<VmbfsDevice>(InstanceId(kind), backing.backing, runner_, device_options_);
     device->SetReporter([this, kind](std::string_view reason) {
       Log("request refused", DeviceName(kind), absl::string_view(reason.data(), reason.size()));
     });
@@ -160,16 +165,18 @@ class Vm::Core {
 
   const std::string name_;
   boost::asio::thread_pool& pool_;
+  const VmbfsDeviceOptions device_options_;
   log::RateLimiter lines_{kLineInterval};
   StrandBlockingRunner runner_;  // outlives the devices
   std::map<DeviceKind, Slot> slots_;
   hyperv::LinkServer link_;
 };
 
-Vm::Vm(std::string name, DataPlane& data_plane, boost::asio::thread_pool& pool)
+Vm::Vm(std::string name, DataPlane& data_plane, boost::asio::thread_pool& pool,
+       const VmbfsDeviceOptions& devices)
     : name_(std::move(name)),
       seat_(data_plane.TakeSeat()),
-      core_(std::make_shared<Core>(name_, seat_.executor(), pool)) {}
+      core_(std::make_shared<Core>(name_, seat_.executor(), pool, devices)) {}
 
 Vm::~Vm() {
   // The core ends on its strand, after whatever was asked of it before, and one

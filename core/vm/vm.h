@@ -46,7 +46,8 @@ class Vm {
  public:
   // REQUIRES: `data_plane` outlives the Vm, and `pool` is joined before that is
   // destroyed, and destroyed after it.
-  Vm(std::string name, DataPlane& data_plane, boost::asio::thread_pool& pool);
+  Vm(std::string name, DataPlane& data_plane, boost::asio::thread_pool& pool,
+     const VmbfsDeviceOptions& devices = {});
   ~Vm();
   Vm(const Vm&) = delete;
   Vm& operator=(const Vm&) = delete;

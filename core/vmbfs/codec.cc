@@ -56,10 +56,14 @@ Request ParseReadFile(std::span<const std::byte> message) {
 
 Request ParseReadFileRdma(std::span<const std::byte> message) {
   using Message = ReadFileRdmaRequestMessage;
-  if (message.size() < sizeof(Message)) {
-    return TooShort(MessageType::kReadFileRdmaRequest, message.size(), sizeof(Message));
-  }
-  return ReadFileRdmaRequest{};
+  constexpr MessageType kType = MessageType::kReadFileRdmaRequest;
+  if (message.size() < sizeof(Message)) return TooShort(kType, message.size(), sizeof(Message));
+  absl::StatusOr<GuestPath> path = GuestPath::Parse(message.subspan(sizeof(Message)));
+  if (!path.ok()) return BadRequest{kType, std::string(path.status().message())};
+  const Message fixed = FixedPart<Message>(message);
+  return ReadFileRdmaRequest{fixed.handle.value(), fixed.byte_count.value(),
+                             fixed.file_offset.value(), fixed.token_offset.value(),
+                             *std::move(path)};
 }
 
 MessageHeader HeaderOf(MessageType type) {

@@ -32,8 +32,13 @@ struct ReadFileRequest {
   GuestPath path;
 };
 
-// Its fields are not looked at: no file is offered for RDMA reads.
-struct ReadFileRdmaRequest {};
+struct ReadFileRdmaRequest {
+  uint32_t handle = 0;  // of the registered buffer
+  uint32_t byte_count = 0;
+  uint64_t offset = 0;        // in the file
+  uint64_t token_offset = 0;  // in the buffer
+  GuestPath path;
+};
 
 // Of a known kind, but broken: gets the response of that kind that says so.
 struct BadRequest {

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "hyperv/guest_memory/guest_memory.h"
 
@@ -36,19 +37,17 @@ size_t SlicePieces(std::span<const iovec> from, size_t offset, size_t bytes, Pie
 // needs the channel.
 struct OpenChannel::BlockingRead {
   std::shared_ptr<const Backing> backing;  // keeps the file
-  FileRead read;
-  size_t done_bytes = 0;  // that lie in the ring already
+  const File* file = nullptr;
+  uint64_t offset = 0;
   // Until it is done: the runner may give it up.
   absl::Status status = absl::UnavailableError("too many reads wait for the disk");
-  std::array<std::byte, kReadBytesMax> data;
-
-  std::span<std::byte> rest() { return std::span(data).first(read.byte_count - done_bytes); }
+  std::vector<std::byte> data;
 
   void Do() {
-    const absl::StatusOr<size_t> count = read.file->ReadBlocking(read.offset + done_bytes, rest());
+    const absl::StatusOr<size_t> count = file->ReadBlocking(offset, data);
     if (!count.ok()) {
       status = count.status();
-    } else if (*count != rest().size()) {
+    } else if (*count != data.size()) {
       status = absl::DataLossError("the file ended ahead of its size");
     } else {
       status = absl::OkStatus();
@@ -57,10 +56,11 @@ struct OpenChannel::BlockingRead {
 };
 
 OpenChannel::OpenChannel(hyperv::MessagePipe pipe, std::shared_ptr<const Backing> backing,
-                         std::function<void()> wake, BlockingRunner& runner,
-                         VmbfsDeviceStatus& status, const Reporter& report)
+                         const VmbfsDeviceOptions& options, std::function<void()> wake,
+                         BlockingRunner& runner, VmbfsDeviceStatus& status, const Reporter& report)
     : pipe_(std::move(pipe)),
-      session_(std::move(backing), status),
+      session_(std::move(backing), pipe_.channel().memory() == nullptr ? 0 : options.rdma_bytes_min,
+               status),
       wake_(std::move(wake)),
       runner_(runner),
       status_(status),
@@ -68,10 +68,13 @@ OpenChannel::OpenChannel(hyperv::MessagePipe pipe, std::shared_ptr<const Backing
 
 absl::StatusOr<bool> OpenChannel::Run() {
   if (finished_read_ != nullptr) AnswerFinishedRead();
-  for (size_t looks = 0; looks < kTurnRequestsMax; ++looks) {
+  if (rdma_.has_value() && !blocking_read_runs_) {
+    DoRdmaSlice();
+    return !blocking_read_runs_;
+  }
+  for (size_t looks = 0; looks < kTurnRequestsMax && !rdma_.has_value(); ++looks) {
     // Its end wakes us.
     if (blocking_read_runs_) return false;
-
     const absl::StatusOr<bool> room = HaveRoom();
     if (!room.ok()) return room.status();
     if (!*room) return false;
@@ -110,9 +113,11 @@ absl::Status OpenChannel::AnswerOne(std::span<const std::byte> request) {
   const uint64_t bad_requests_before = status_.bad_requests;
   const absl::StatusOr<Answer> answer = session_.Handle(request);
   if (!answer.ok()) return answer.status();
-  if (report_ && status_.bad_requests != bad_requests_before) report_(status_.last_bad_request);
+  if (status_.bad_requests != bad_requests_before) Report(status_.last_bad_request);
   if (const FileRead* read = std::get_if<FileRead>(&*answer)) {
     AnswerRead(*read);
+  } else if (const RdmaRead* rdma = std::get_if<RdmaRead>(&*answer)) {
+    StartRdma(*rdma);
   } else {
     SendResponse(std::get<Response>(*answer));
   }
@@ -128,19 +133,49 @@ void OpenChannel::AnswerRead(const FileRead& read) {
   if (count.ok() && *count == read.byte_count) {
     SendReadData(read.byte_count);
   } else if (count.ok() || count.status().code() == absl::StatusCode::kUnavailable) {
-    StartBlockingRead(read, count.value_or(0));
+    const size_t done_bytes = count.value_or(0);
+    waiting_read_ = read;
+    StartBlockingRead(*read.file, read.offset + done_bytes, read.byte_count - done_bytes);
   } else {
     SendHostError(count.status());
   }
 }
 
-void OpenChannel::StartBlockingRead(const FileRead& read, size_t done_bytes) {
+void OpenChannel::StartRdma(const RdmaRead& read) {
+  absl::StatusOr<RdmaTransfer> transfer =
+      RdmaTransfer::Start(read, pipe_.gpa_direct(), *pipe_.channel().memory());
+  if (!transfer.ok()) return RefuseRdma(transfer.status());
+  rdma_ = *std::move(transfer);
+}
+
+void OpenChannel::DoRdmaSlice() {
+  size_t left_bytes = RdmaTransfer::kSliceBytesMax;
+  while (left_bytes > 0 && !rdma_->done()) {
+    RdmaTransfer::Slice slice;
+    if (absl::Status found = rdma_->FindSlice(left_bytes, slice); !found.ok()) {
+      return RefuseRdma(found);
+    }
+    const File& file = *rdma_->read().file;
+    const absl::StatusOr<size_t> count = file.ReadNow(rdma_->file_offset(), slice.span());
+    if (!count.ok() && count.status().code() != absl::StatusCode::kUnavailable) {
+      return SendHostError(count.status());
+    }
+    const size_t done_bytes = count.value_or(0);
+    if (done_bytes == 0) return StartBlockingRead(file, rdma_->file_offset(), slice.bytes);
+    rdma_->Advance(done_bytes);
+    left_bytes -= done_bytes;
+  }
+  if (rdma_->done()) SendRdmaResponse();
+}
+
+void OpenChannel::StartBlockingRead(const File& file, uint64_t offset, size_t byte_count) {
   ++status_.blocking_reads;
   blocking_read_runs_ = true;
   const auto job = std::make_shared<BlockingRead>();
   job->backing = session_.backing();
-  job->read = read;
-  job->done_bytes = done_bytes;
+  job->file = &file;
+  job->offset = offset;
+  job->data.resize(byte_count);
   runner_.Run([job] { job->Do(); },
               [job, channel = weak_from_this()] {
                 const auto open = channel.lock();
@@ -153,14 +188,35 @@ void OpenChannel::StartBlockingRead(const FileRead& read, size_t done_bytes) {
 void OpenChannel::AnswerFinishedRead() {
   const std::shared_ptr<BlockingRead> job = std::exchange(finished_read_, nullptr);
   blocking_read_runs_ = false;
-  if (job->status.ok()) {
-    const size_t rest_bytes = job->rest().size();
-    CopyIn(sizeof(ReadFileResponseMessage) + job->done_bytes,
-           std::span(job->data).first(rest_bytes));
-    SendReadData(job->read.byte_count);
-  } else {
-    SendHostError(job->status);
+  if (!job->status.ok()) return SendHostError(job->status);
+  rdma_.has_value() ? FinishRdmaSlice(job->data) : FinishRead(job->data);
+}
+
+void OpenChannel::FinishRead(std::span<const std::byte> data) {
+  const size_t byte_count = std::exchange(waiting_read_, std::nullopt)->byte_count;
+  CopyIn(sizeof(ReadFileResponseMessage) + byte_count - data.size(), data);
+  SendReadData(byte_count);
+}
+
+void OpenChannel::FinishRdmaSlice(std::span<const std::byte> data) {
+  while (!data.empty()) {
+    RdmaTransfer::Slice slice;
+    if (absl::Status found = rdma_->FindSlice(data.size(), slice); !found.ok()) {
+      return RefuseRdma(found);
+    }
+    for (const iovec& piece : slice.span()) {
+      hyperv::CopyToGuest(static_cast<std::byte*>(piece.iov_base), data.data(), piece.iov_len);
+      data = data.subspan(piece.iov_len);
+    }
+    rdma_->Advance(slice.bytes);
   }
+  if (rdma_->done()) SendRdmaResponse();
+}
+
+void OpenChannel::SendRdmaResponse() {
+  const uint32_t byte_count = std::exchange(rdma_, std::nullopt)->read().byte_count;
+  status_.rdma_bytes_read += byte_count;
+  SendResponse(Response::ReadFileRdma(FileStatus::kSuccess, byte_count));
 }
 
 void OpenChannel::CopyIn(size_t offset, std::span<const std::byte> bytes) {
@@ -187,8 +243,22 @@ void OpenChannel::SendReadData(size_t byte_count) {
 void OpenChannel::SendHostError(const absl::Status& error) {
   ++status_.host_errors;
   status_.last_host_error = std::string(error.message());
-  if (report_) report_(status_.last_host_error);
-  SendResponse(Response::ReadFile(FileStatus::kError));
+  Report(status_.last_host_error);
+  waiting_read_.reset();
+  const bool rdma = std::exchange(rdma_, std::nullopt).has_value();
+  SendResponse(rdma ? Response::ReadFileRdma(FileStatus::kError, 0)
+                    : Response::ReadFile(FileStatus::kError));
+}
+
+void OpenChannel::RefuseRdma(const absl::Status& reason) {
+  rdma_.reset();
+  const Response response = session_.RefuseRdma(std::string(reason.message()));
+  Report(status_.last_bad_request);
+  SendResponse(response);
+}
+
+void OpenChannel::Report(std::string_view reason) {
+  if (report_) report_(reason);
 }
 
 // The answer is published before its request is given up, so that at any

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/vmbfs/rdma_transfer.h"
 #include "core/vmbfs/session.h"
 #include "core/vmbfs/vmbfs_device.h"
 #include "core/vmbfs/vmbfs_status.h"
@@ -29,21 +30,24 @@ namespace vmbfs {
 // Thread safety: the VM's strand.
 // Ownership: held by one shared_ptr; a blocking read holds a weak one, so the
 // channel may go while the read runs.
-// Bounds: one request and at most one blocking read at a time; a turn ends
-// after kTurnRequestsMax requests, which is also the bound on its bytes.
+// Bounds: one request and at most one blocking read at a time, of kSliceBytesMax
+// at most. A turn ends after kTurnRequestsMax requests or a slice of an RDMA read,
+// which is also the bound on its bytes.
 class OpenChannel : public std::enable_shared_from_this<OpenChannel> {
  public:
   static constexpr size_t kTurnRequestsMax = 16;
   static_assert(kTurnRequestsMax * kMessageBytesMax <= 256 << 10);
+  static_assert(RdmaTransfer::kSliceBytesMax <= 256 << 10);
 
   // As VmbfsDevice::SetReporter's; may be empty.
   using Reporter = std::function<void(std::string_view reason)>;
 
+  // RDMA reads are off where the channel knows no guest memory.
   // REQUIRES: messages of kMessageBytesMax fit the pipe; `runner`, `status` and
   // `report` outlive the channel.
   OpenChannel(hyperv::MessagePipe pipe, std::shared_ptr<const Backing> backing,
-              std::function<void()> wake, BlockingRunner& runner, VmbfsDeviceStatus& status,
-              const Reporter& report);
+              const VmbfsDeviceOptions& options, std::function<void()> wake, BlockingRunner& runner,
+              VmbfsDeviceStatus& status, const Reporter& report);
 
   // As ChannelDevice::Run.
   absl::StatusOr<bool> Run();
@@ -60,14 +64,24 @@ class OpenChannel : public std::enable_shared_from_this<OpenChannel> {
   // Answers one request, or starts the blocking read that it needs.
   absl::Status AnswerOne(std::span<const std::byte> request);
   void AnswerRead(const FileRead& read);
-  void StartBlockingRead(const FileRead& read, size_t done_bytes);
+  // Begins an RDMA read; the turns that follow do a slice each.
+  void StartRdma(const RdmaRead& read);
+  void DoRdmaSlice();
+  void SendRdmaResponse();
+
+  void StartBlockingRead(const File& file, uint64_t offset, size_t byte_count);
   void AnswerFinishedRead();
+  // What a blocking read brought goes where its request wants it.
+  void FinishRead(std::span<const std::byte> data);
+  void FinishRdmaSlice(std::span<const std::byte> data);
 
   // Copies `bytes` into the reserved room; sends what lies there.
   void CopyIn(size_t offset, std::span<const std::byte> bytes);
   void SendResponse(const Response& response);
   void SendReadData(size_t byte_count);
   void SendHostError(const absl::Status& error);
+  void RefuseRdma(const absl::Status& reason);
+  void Report(std::string_view reason);
   void Send(size_t bytes);
 
   hyperv::MessagePipe pipe_;
@@ -77,8 +91,11 @@ class OpenChannel : public std::enable_shared_from_this<OpenChannel> {
   VmbfsDeviceStatus& status_;
   const Reporter& report_;
   std::optional<hyperv::MessagePipe::Space> room_;  // for kMessageBytesMax
-  bool blocking_read_runs_ = false;                 // until it is answered
+  bool blocking_read_runs_ = false;                 // until its bytes are used
   std::shared_ptr<BlockingRead> finished_read_;     // for the next turn to answer
+  // The request that is being answered over several turns: one of them.
+  std::optional<FileRead> waiting_read_;
+  std::optional<RdmaTransfer> rdma_;
   std::array<std::byte, kMessageBytesMax> request_;
 };
 

@@ -60,7 +60,8 @@ Answer Session::AnswerTo(const GetFileInfoRequest& request) {
   }
   if (file->is_directory())
     return Response::FileInfo(FileStatus::kSuccess, kFileInfoFlagDirectory, 0);
-  return Response::FileInfo(FileStatus::kSuccess, 0, file->size_bytes());
+  const bool rdma = rdma_bytes_min_ != 0 && file->size_bytes() >= rdma_bytes_min_;
+  return Response::FileInfo(FileStatus::kSuccess, rdma ? kFileInfoFlagRdma : 0, file->size_bytes());
 }
 
 Answer Session::AnswerTo(const ReadFileRequest& request) {
@@ -79,10 +80,33 @@ Answer Session::AnswerTo(const ReadFileRequest& request) {
                   static_cast<size_t>(std::min<uint64_t>(request.byte_count, left_bytes))};
 }
 
-Answer Session::AnswerTo(const ReadFileRdmaRequest&) {
+// A file below the size that they are offered for can be read so as well.
+Answer Session::AnswerTo(const ReadFileRdmaRequest& request) {
   CountRequest(MessageType::kReadFileRdmaRequest);
-  if (!ready_) return Refuse(MessageType::kReadFileRdmaRequest, kNoVersion);
-  return Refuse(MessageType::kReadFileRdmaRequest, "RDMA reads are off");
+  if (!ready_) return RefuseRdma(kNoVersion);
+  if (rdma_bytes_min_ == 0) return RefuseRdma("RDMA reads are off");
+  const File* file = backing_->Find(request.path);
+  if (file == nullptr) {
+    ++status_.not_found;
+    return Response::ReadFileRdma(FileStatus::kNotFound, 0);
+  }
+  if (file->is_directory()) return RefuseRdma("the path is a directory");
+  if (request.byte_count == 0) return Response::ReadFileRdma(FileStatus::kSuccess, 0);
+  if (request.offset >= file->size_bytes()) {
+    return Response::ReadFileRdma(FileStatus::kEndOfFile, 0);
+  }
+  const uint64_t left_bytes = file->size_bytes() - request.offset;
+  return RdmaRead{
+      .file = file,
+      .offset = request.offset,
+      .byte_count = static_cast<uint32_t>(std::min<uint64_t>(request.byte_count, left_bytes)),
+      .requested_bytes = request.byte_count,
+      .handle = request.handle,
+      .token_offset = request.token_offset};
+}
+
+Response Session::RefuseRdma(std::string_view reason) {
+  return Refuse(MessageType::kReadFileRdmaRequest, reason);
 }
 
 Answer Session::AnswerTo(const BadRequest& request) {
@@ -90,7 +114,7 @@ Answer Session::AnswerTo(const BadRequest& request) {
   return Refuse(request.type, request.reason);
 }
 
-Answer Session::Refuse(MessageType type, std::string_view reason) {
+Response Session::Refuse(MessageType type, std::string_view reason) {
   ++status_.bad_requests;
   status_.last_bad_request = std::string(NameOf(type)).append(": ").append(reason);
   return ErrorResponse(type);

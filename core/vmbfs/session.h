@@ -26,22 +26,37 @@ struct FileRead {
   size_t byte_count = 0;  // 1 to kReadBytesMax, all within the file
 };
 
-using Answer = std::variant<Response, FileRead>;
+// The same into a buffer that the guest registered.
+struct RdmaRead {
+  const File* file = nullptr;  // as above
+  uint64_t offset = 0;
+  uint32_t byte_count = 0;       // at least 1, all within the file
+  uint32_t requested_bytes = 0;  // what the buffer must have room for
+  uint32_t handle = 0;
+  uint64_t token_offset = 0;  // in the buffer
+};
+
+using Answer = std::variant<Response, FileRead, RdmaRead>;
 
 // Thread safety: one strand.
 // Ownership: holds on to the backing it was made with, and answers from no
 // other: that is the pin.
 class Session {
  public:
-  // Counts what it sees in `status`. REQUIRES: `status` outlives it; backing
-  // is not null.
-  Session(std::shared_ptr<const Backing> backing, VmbfsDeviceStatus& status)
-      : backing_(std::move(backing)), status_(status) {}
+  // RDMA reads are offered for files of at least `rdma_bytes_min`; 0: they are
+  // off. Counts what it sees in `status`. REQUIRES: `status` outlives it;
+  // backing is not null.
+  Session(std::shared_ptr<const Backing> backing, uint64_t rdma_bytes_min,
+          VmbfsDeviceStatus& status)
+      : backing_(std::move(backing)), rdma_bytes_min_(rdma_bytes_min), status_(status) {}
 
   // What to answer to one message.
   //
   // Errors: kInvalidArgument  no legal answer exists: fault the channel.
   absl::StatusOr<Answer> Handle(std::span<const std::byte> message);
+
+  // The answer to an RDMA read whose buffer is not what it has to be.
+  Response RefuseRdma(std::string_view reason);
 
   // Whether a version was agreed. It stays agreed.
   bool ready() const { return ready_; }
@@ -55,10 +70,11 @@ class Session {
   Answer AnswerTo(const BadRequest& request);
 
   // Counts the bad request; the answer that says so.
-  Answer Refuse(MessageType type, std::string_view reason);
+  Response Refuse(MessageType type, std::string_view reason);
   void CountRequest(MessageType type);
 
   const std::shared_ptr<const Backing> backing_;
+  const uint64_t rdma_bytes_min_;
   VmbfsDeviceStatus& status_;
   bool ready_ = false;
 };

@@ -59,7 +59,7 @@ class SessionTest : public testing::Test {
   VmbfsDeviceStatus status_;
   Session session_{std::make_shared<SingleFileBacking>(
                        u"imc.hiv", std::make_shared<MemoryFile>(Content()), "test"),
-                   status_};
+                   0, status_};
 };
 
 // --- What the specification shows byte by byte (vmbus.md 6.3 and 6.5). ---
@@ -224,12 +224,32 @@ TEST_F(SessionTest, AVersionRequestOnAReadyChannelIsAnsweredAsIfItWereTheFirst) 
   EXPECT_EQ(Answered(InfoBytes(u"imc.hiv")), InfoAnswer(0, 0, kFileBytes));
 }
 
-TEST_F(SessionTest, RdmaReadsAreOffSoType7GetsStatus3AndTheFlagStays0) {
+TEST_F(SessionTest, WhereRdmaReadsAreOffType7GetsStatus3AndTheFlagStays0) {
   AgreeOnVersion();
   EXPECT_EQ(Answered(RdmaBytes(1, 0, 0, 0, u"imc.hiv")), RdmaAnswer(3, 0));
   EXPECT_EQ(Answered(RdmaBytes(1, 7 << 20, 0, 0, u"imc.hiv")), RdmaAnswer(3, 0));
   EXPECT_EQ(Answered(RdmaBytes(1, 10, kFileBytes, 0, u"missing")), RdmaAnswer(3, 0));
   EXPECT_EQ(Answered(InfoBytes(u"imc.hiv")), InfoAnswer(0, 0, kFileBytes));
+}
+
+TEST_F(SessionTest, RdmaReadsAreOfferedFromASizeOnAndServedBelowItToo) {
+  for (const uint64_t bytes_min : {uint64_t{1}, uint64_t{kFileBytes}, uint64_t{kFileBytes} + 1}) {
+    VmbfsDeviceStatus status;
+    Session session(session_.backing(), bytes_min, status);
+    ASSERT_TRUE(session.Handle(VersionBytes()).ok());
+    const absl::StatusOr<Answer> info = session.Handle(InfoBytes(u"imc.hiv"));
+    const auto bytes = std::get<Response>(*info).bytes();
+    EXPECT_EQ(Bytes(bytes.begin(), bytes.end()),
+              InfoAnswer(0, bytes_min <= kFileBytes ? 2 : 0, kFileBytes));
+    const absl::StatusOr<Answer> answer =
+        session.Handle(RdmaBytes(7, 0xFFFFFFFF, kFileBytes - 3, 9, u"imc.hiv"));
+    const RdmaRead& read = std::get<RdmaRead>(*answer);
+    EXPECT_EQ(read.byte_count, 3u);
+    EXPECT_EQ(read.requested_bytes, 0xFFFFFFFFu);
+    EXPECT_EQ(read.offset, kFileBytes - 3u);
+    EXPECT_EQ(read.handle, 7u);
+    EXPECT_EQ(read.token_offset, 9u);
+  }
 }
 
 TEST_F(SessionTest, WhereNoLegalAnswerExistsTheChannelIsFaulted) {
@@ -297,7 +317,7 @@ TEST_F(SessionTest, AnEmptyFileIsAtItsEnd) {
   VmbfsDeviceStatus status;
   Session session(
       std::make_shared<SingleFileBacking>(u"empty", std::make_shared<MemoryFile>(Bytes()), "test"),
-      status);
+      0, status);
   ASSERT_TRUE(session.Handle(VersionBytes()).ok());
   const absl::StatusOr<Answer> answer = session.Handle(ReadBytes(1, 0, u"empty"));
   ASSERT_TRUE(answer.ok());

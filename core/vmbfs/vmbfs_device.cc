@@ -24,22 +24,24 @@ constexpr size_t kOutgoingDataPagesMin = 4;
 class VmbfsDevice::Impl {
  public:
   Impl(const hyperv::Guid& instance_id, std::shared_ptr<const Backing> backing,
-       BlockingRunner& blocking_runner)
+       BlockingRunner& blocking_runner, const VmbfsDeviceOptions& device_options)
       : offer(hyperv::MessagePipeOffer(kVmbfsInterfaceId, instance_id)),
         wanted(std::move(backing)),
-        runner(blocking_runner) {}
+        runner(blocking_runner),
+        options(device_options) {}
 
   const hyperv::ChannelOffer offer;
   std::shared_ptr<const Backing> wanted;
   BlockingRunner& runner;
+  const VmbfsDeviceOptions options;
   VmbfsDeviceStatus status;  // its counters and reasons
   OpenChannel::Reporter reporter;
   std::shared_ptr<OpenChannel> channel;  // null while closed
 };
 
 VmbfsDevice::VmbfsDevice(const hyperv::Guid& instance_id, std::shared_ptr<const Backing> backing,
-                         BlockingRunner& runner)
-    : impl_(std::make_unique<Impl>(instance_id, std::move(backing), runner)) {}
+                         BlockingRunner& runner, const VmbfsDeviceOptions& options)
+    : impl_(std::make_unique<Impl>(instance_id, std::move(backing), runner, options)) {}
 
 VmbfsDevice::~VmbfsDevice() = default;
 
@@ -78,8 +80,9 @@ absl::Status VmbfsDevice::Open(std::unique_ptr<hyperv::Channel> channel,
                      " data pages (", data_bytes, " bytes); at least ", kOutgoingDataPagesMin,
                      " are needed, or a message of ", kMessageBytesMax, " bytes never fits"));
   }
-  impl_->channel = std::make_shared<OpenChannel>(std::move(pipe), impl_->wanted, std::move(wake),
-                                                 impl_->runner, impl_->status, impl_->reporter);
+  impl_->channel =
+      std::make_shared<OpenChannel>(std::move(pipe), impl_->wanted, impl_->options, std::move(wake),
+                                    impl_->runner, impl_->status, impl_->reporter);
   ++impl_->status.opens;
   return absl::OkStatus();
 }

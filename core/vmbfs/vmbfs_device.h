@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string_view>
@@ -31,6 +32,11 @@ extern const hyperv::Guid kVmbfsInterfaceId;
 extern const hyperv::Guid kImcInstanceId;
 extern const hyperv::Guid kBootInstanceId;
 
+struct VmbfsDeviceOptions {
+  // RDMA reads are offered for files of at least so many bytes; 0: they are off.
+  uint64_t rdma_bytes_min = 0;
+};
+
 // Thread safety: the VM's strand.
 // Swaps: SetBacking changes what the next open gets; an open channel keeps
 // reading what it opened with.
@@ -38,7 +44,7 @@ class VmbfsDevice final : public hyperv::ChannelDevice {
  public:
   // REQUIRES: backing is not null; runner outlives the device.
   VmbfsDevice(const hyperv::Guid& instance_id, std::shared_ptr<const Backing> backing,
-              BlockingRunner& runner);
+              BlockingRunner& runner, const VmbfsDeviceOptions& options = {});
   ~VmbfsDevice() override;
 
   void SetBacking(std::shared_ptr<const Backing> backing);

@@ -84,6 +84,8 @@ uint64_t NumberAt(std::span<const std::byte> bytes, size_t offset, size_t size) 
 // What the table says; knows the tree by its names and sizes.
 class Model {
  public:
+  explicit Model(uint64_t rdma_bytes_min) : rdma_bytes_min_(rdma_bytes_min) {}
+
   // nullopt: the channel is faulted.
   std::optional<Bytes> AnswerTo(std::span<const std::byte> message) {
     if (message.size() < 8 || message.size() > 12'288) return std::nullopt;
@@ -95,7 +97,7 @@ class Model {
       case 5:
         return Read(message);
       case 7:
-        return RdmaAnswer(3, 0);  // off
+        return Rdma(message);
       default:
         return std::nullopt;
     }
@@ -133,7 +135,23 @@ class Model {
     const auto found = Find(message.subspan(8));
     if (!found || !ready_) return InfoAnswer(3, 0, 0);
     if (!found->exists) return InfoAnswer(1, 0, 0);
-    return found->directory ? InfoAnswer(0, 1, 0) : InfoAnswer(0, 0, found->bytes);
+    if (found->directory) return InfoAnswer(0, 1, 0);
+    const bool rdma = rdma_bytes_min_ != 0 && found->bytes >= rdma_bytes_min_;
+    return InfoAnswer(0, rdma ? 2 : 0, found->bytes);
+  }
+
+  // With a buffer that has room for all.
+  Bytes Rdma(std::span<const std::byte> message) const {
+    if (message.size() < 32 || !ready_ || rdma_bytes_min_ == 0) return RdmaAnswer(3, 0);
+    const auto found = Find(message.subspan(32));
+    const uint64_t count = NumberAt(message, 12, 4);
+    const uint64_t offset = NumberAt(message, 16, 8);
+    if (!found) return RdmaAnswer(3, 0);
+    if (!found->exists) return RdmaAnswer(1, 0);
+    if (found->directory) return RdmaAnswer(3, 0);
+    if (count == 0) return RdmaAnswer(0, 0);
+    if (offset >= found->bytes) return RdmaAnswer(2, 0);
+    return RdmaAnswer(0, static_cast<uint32_t>(std::min<uint64_t>(count, found->bytes - offset)));
   }
 
   Bytes Read(std::span<const std::byte> message) const {
@@ -152,12 +170,19 @@ class Model {
     return ReadAnswerBytes(0, Bytes(from, from + static_cast<std::ptrdiff_t>(bytes)));
   }
 
+  const uint64_t rdma_bytes_min_;
   bool ready_ = false;
 };
 
 Bytes WholeAnswer(const Answer& answer) {
   if (const auto* response = std::get_if<Response>(&answer)) {
     return {response->bytes().begin(), response->bytes().end()};
+  }
+  if (const auto* rdma = std::get_if<RdmaRead>(&answer)) {
+    Require(rdma->byte_count >= 1 && rdma->byte_count <= rdma->requested_bytes &&
+                rdma->offset + rdma->byte_count <= rdma->file->size_bytes(),
+            "all of an RDMA read lies within the file");
+    return RdmaAnswer(0, rdma->byte_count);
   }
   const FileRead& read = std::get<FileRead>(answer);
   Require(read.byte_count >= 1 && read.byte_count <= 12'276, "a read has bytes, and fits");
@@ -220,9 +245,12 @@ void CheckCounters(const VmbfsDeviceStatus& status, uint64_t answers) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const auto tree = std::make_shared<const Tree>();
   FuzzInput input(data, size);
+  // Off, for some files, for all but the empty one.
+  constexpr std::array<uint64_t, 4> kRdmaBytesMin = {0, 0, 1000, 1};
+  const uint64_t rdma_bytes_min = kRdmaBytesMin[input.U8() % kRdmaBytesMin.size()];
   VmbfsDeviceStatus status;
-  Session session(tree, status);
-  Model model;
+  Session session(tree, rdma_bytes_min, status);
+  Model model(rdma_bytes_min);
   for (uint64_t answers = 0; answers < kMessagesMax && !input.empty();) {
     const Bytes message = TakeMessage(input);
     const auto answer = session.Handle(message);

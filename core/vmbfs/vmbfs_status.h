@@ -19,7 +19,8 @@ struct VmbfsDeviceStatus {
   uint64_t info_requests = 0;
   uint64_t read_requests = 0;
   uint64_t rdma_requests = 0;
-  uint64_t bytes_read = 0;  // payload bytes answered
+  uint64_t bytes_read = 0;       // payload bytes answered
+  uint64_t rdma_bytes_read = 0;  // written into registered buffers
   uint64_t not_found = 0;
   uint64_t bad_requests = 0;     // answered with status 3 for being malformed
   uint64_t host_errors = 0;      // answered with status 3 for our own fault

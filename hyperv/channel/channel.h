@@ -6,6 +6,7 @@
 #include <functional>
 #include <utility>
 
+#include "hyperv/guest_memory/guest_memory.h"
 #include "hyperv/ring/incoming_ring.h"
 #include "hyperv/ring/outgoing_ring.h"
 
@@ -21,11 +22,14 @@ class Channel {
  public:
   // `signal_peer` sets the peer's event flag or rings its eventfd. It must not
   // block and may be called when the peer needs no signal (a spurious signal
-  // is legal).
-  Channel(IncomingRing incoming, OutgoingRing outgoing, std::function<void()> signal_peer)
+  // is legal). `memory` is where pages lie that the guest names beside its rings:
+  // a host's alone, and it outlives the channel.
+  Channel(IncomingRing incoming, OutgoingRing outgoing, std::function<void()> signal_peer,
+          const GuestMemory* memory = nullptr)
       : incoming_(std::move(incoming)),
         outgoing_(std::move(outgoing)),
-        signal_peer_(std::move(signal_peer)) {}
+        signal_peer_(std::move(signal_peer)),
+        memory_(memory) {}
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;
 
@@ -33,6 +37,9 @@ class Channel {
   OutgoingRing& outgoing() { return outgoing_; }
   const IncomingRing& incoming() const { return incoming_; }
   const OutgoingRing& outgoing() const { return outgoing_; }
+
+  // The VM's memory; null where the channel has none to give.
+  const GuestMemory* memory() const { return memory_; }
 
   void SignalPeer() {
     ++signals_sent_;
@@ -44,6 +51,7 @@ class Channel {
   IncomingRing incoming_;
   OutgoingRing outgoing_;
   std::function<void()> signal_peer_;
+  const GuestMemory* memory_;
   uint64_t signals_sent_ = 0;
 };
 

@@ -17,6 +17,7 @@ namespace vmbfs::hyperv {
 struct ChannelPairOptions {
   size_t data_pages = 4;  // of each ring; the firmware's number
   PageLayout layout = PageLayout::kContiguous;
+  const GuestMemory* memory = nullptr;  // of the host's end
   InterruptMasking guest_masking = InterruptMasking::kWhileBusy;
   // Called with each signal, on the thread of the side that signals.
   std::function<void()> on_host_signalled = nullptr;

@@ -200,18 +200,26 @@ absl::StatusOr<const GuestMemory::Region*> GuestMemory::Find(uint64_t gpa) const
   return region;
 }
 
+absl::StatusOr<const GuestMemory::Region*> GuestMemory::FindPage(uint64_t page_frame) const {
+  if (page_frame >= kGpaLimit / kPageBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("guest page ", Hex(page_frame), " lies in no memory region"));
+  }
+  return Find(page_frame * kPageBytes);
+}
+
+std::byte* GuestMemory::PageOf(const Region& region, uint64_t page_frame) {
+  return region.mapping->data() + (page_frame * kPageBytes - region.description.gpa);
+}
+
 absl::StatusOr<std::vector<GuestRun>> GuestMemory::MapPages(
     std::span<const uint64_t> page_frames) const {
   std::vector<GuestRun> runs;
   for (const uint64_t frame : page_frames) {
-    if (frame >= kGpaLimit / kPageBytes) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("guest page ", Hex(frame), " lies in no memory region"));
-    }
-    const absl::StatusOr<const Region*> region = Find(frame * kPageBytes);
+    const absl::StatusOr<const Region*> region = FindPage(frame);
     if (!region.ok()) return region.status();
     const std::shared_ptr<const MappedRegion>& mapping = (*region)->mapping;
-    std::byte* page = mapping->data() + (frame * kPageBytes - (*region)->description.gpa);
+    std::byte* page = PageOf(**region, frame);
     // Regions that happen to lie side by side are kept apart: a run keeps one
     // mapping alive.
     if (!runs.empty() && runs.back().region == mapping &&
@@ -222,6 +230,35 @@ absl::StatusOr<std::vector<GuestRun>> GuestMemory::MapPages(
     }
   }
   return runs;
+}
+
+absl::Status GuestMemory::CheckPages(std::span<const uint64_t> page_frames) const {
+  for (const uint64_t frame : page_frames) {
+    if (const auto region = FindPage(frame); !region.ok()) return region.status();
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<size_t> GuestMemory::Pieces(std::span<const uint64_t> page_frames,
+                                           uint64_t byte_offset, uint64_t byte_count,
+                                           std::span<iovec> pieces) const {
+  size_t count = 0;
+  for (const uint64_t frame : page_frames) {
+    if (byte_count == 0) break;
+    const absl::StatusOr<const Region*> region = FindPage(frame);
+    if (!region.ok()) return region.status();
+    std::byte* const start = PageOf(**region, frame) + byte_offset;
+    const uint64_t bytes = std::min(byte_count, kPageBytes - byte_offset);
+    byte_offset = 0;
+    byte_count -= bytes;
+    if (count > 0 &&
+        static_cast<std::byte*>(pieces[count - 1].iov_base) + pieces[count - 1].iov_len == start) {
+      pieces[count - 1].iov_len += bytes;
+    } else {
+      pieces[count++] = {start, bytes};
+    }
+  }
+  return count;
 }
 
 absl::StatusOr<GuestRun> GuestMemory::MapRange(uint64_t gpa, uint64_t bytes) const {

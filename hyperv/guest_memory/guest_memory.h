@@ -8,6 +8,8 @@
 
 #pragma once
 
+#include <sys/uio.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -95,6 +97,19 @@ class GuestMemory {
   // the VMM names by address (SIMP, SIEFP). Errors: as above.
   absl::StatusOr<GuestRun> MapRange(uint64_t gpa, uint64_t bytes) const;
 
+  // OK when every one of `page_frames` lies in a region. Errors: as MapPages.
+  absl::Status CheckPages(std::span<const uint64_t> page_frames) const;
+
+  // Writes to `pieces` where the `byte_count` bytes lie in our address space that
+  // begin `byte_offset` bytes into the first of `page_frames`: in order, and
+  // neighbours merged. Returns how many pieces there are. Does not allocate.
+  // Nothing keeps the pages mapped: use the pieces up before a region may go.
+  // REQUIRES: the bytes lie within the pages; room for a piece a page.
+  //
+  // Errors: as MapPages.
+  absl::StatusOr<size_t> Pieces(std::span<const uint64_t> page_frames, uint64_t byte_offset,
+                                uint64_t byte_count, std::span<iovec> pieces) const;
+
   // Whether any of `page_frames` lies in region `id`.
   bool RegionHoldsAny(uint32_t id, std::span<const uint64_t> page_frames) const;
 
@@ -112,6 +127,8 @@ class GuestMemory {
  private:
   struct Region;
   absl::StatusOr<const Region*> Find(uint64_t gpa) const;
+  absl::StatusOr<const Region*> FindPage(uint64_t page_frame) const;
+  static std::byte* PageOf(const Region& region, uint64_t page_frame);
 
   const GuestMemoryOptions options_;
   std::map<uint64_t, std::unique_ptr<Region>> by_gpa_;

@@ -175,11 +175,12 @@ absl::Status LinkChannels::StartDevice(const OpenedPtr& opened) {
         Turn(locked);
       });
   if (!doorbell.ok()) return doorbell.status();
-  auto channel = std::make_unique<Channel>(*std::move(opened->incoming),
-                                           *std::move(opened->outgoing), [this, weak] {
-                                             if (const OpenedPtr locked = weak.lock())
-                                               SignalGuest(*locked);
-                                           });
+  auto channel = std::make_unique<Channel>(
+      *std::move(opened->incoming), *std::move(opened->outgoing),
+      [this, weak] {
+        if (const OpenedPtr locked = weak.lock()) SignalGuest(*locked);
+      },
+      &memory_);
   opened->incoming.reset();
   opened->outgoing.reset();
   // A wake may come before Open returns; its turn comes after.

@@ -44,8 +44,9 @@ constexpr size_t kGuestBytesMax =
     + kChannels * HostileVm::kRingPages * 56
     // A registration, and a page of one as of a GPADL.
     + kChannels * (GpaDirectTable::kRegistrationsMax * 256 + GpaDirectTable::kPagesMax * 32)
-    // A channel: its object, a largest message, and a read that waits for a disk.
-    + kChannels * 32 * kKiB
+    // A channel: its object and a largest message; and a read that waits for a disk,
+    // of a slice of an RDMA read at most.
+    + kChannels * (32 + 256) * kKiB
     // A processor: registers, and two pages found in memory.
     + hyperv::kLinkVpsMax * 192
     // An interrupt source that is kept (Synic::kIdleSintsMax, one a channel, and

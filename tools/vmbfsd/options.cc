@@ -25,6 +25,9 @@ void AddOptions(CLI::App& app, DaemonOptions& options) {
   app.add_option("--boot-bytes-max", host.boot_bytes_max, "The largest file on a boot device")
       ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 50))
       ->capture_default_str();
+  app.add_option("--rdma-bytes-min", host.rdma_bytes_min,
+                 "Offer guests RDMA reads of files of at least this size; 0: never")
+      ->capture_default_str();
   app.add_option("--data-plane-threads", host.data_plane_threads,
                  "Threads that serve guests; 0: one a core, at most 8")
       ->check(CLI::Range(0u, kThreadsMax))

@@ -43,6 +43,7 @@ TEST(DaemonOptions, FoldersAloneGiveDefaults) {
   EXPECT_EQ(options.host.state_dir, "/s");
   EXPECT_EQ(options.host.runtime_dir, "/r");
   EXPECT_EQ(options.host.boot_bytes_max, uint64_t{4} << 30);
+  EXPECT_EQ(options.host.rdma_bytes_min, uint64_t{1} << 20);
   EXPECT_EQ(options.log_level, "info");
 }
 
