@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/hive/text_decoding.h"
-#include "core/path/guest_path.h"
+#include "core/hive/value_data.h"
 
 namespace vmbfs::hive {
 namespace {
@@ -195,10 +195,7 @@ absl::Status Parser::ParseData(RegistryValue& value) {
     const auto text = ParseQuoted();
     if (!text.ok()) return text.status();
     value.type = ValueType::kString;
-    for (const char16_t unit : *text + u'\0') {
-      value.data.push_back(static_cast<std::byte>(unit & 0xFF));
-      value.data.push_back(static_cast<std::byte>(unit >> 8));
-    }
+    value.data = StringData(*text);
     return absl::OkStatus();
   }
   if (cursor_.SkipIfWord(u"dword:")) return ParseDword(value);
@@ -219,9 +216,7 @@ absl::Status Parser::ParseDword(RegistryValue& value) {
   }
   if (digits == 0) return cursor_.Error("hexadecimal digits are expected");
   value.type = ValueType::kDword;
-  for (int shift = 0; shift < 32; shift += 8) {
-    value.data.push_back(static_cast<std::byte>(number >> shift));
-  }
+  value.data = DwordData(number);
   return absl::OkStatus();
 }
 

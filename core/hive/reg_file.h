@@ -2,6 +2,7 @@
 //
 // Trust: the file is anybody's. Regedit skips what it does not understand; here
 // that is an error, with its file, line and column.
+// Thread safety: any thread, with settings of its own.
 // Format: shared/specs/imc.md section 5.3, README.md.
 
 #pragma once

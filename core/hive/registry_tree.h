@@ -46,6 +46,9 @@ struct RegistryValue {
   std::vector<std::byte> data;
 };
 
+// Takes the first name off a path; names are separated by single backslashes.
+std::u16string_view TakeName(std::u16string_view& path);
+
 // A tree of keys from one root. Names are compared as Windows does, without
 // regard to case; the case they were added with stays.
 //
@@ -88,6 +91,9 @@ class RegistryTree {
   // The subkeys as a hive lists them: ascending by upper-cased name, compared
   // by 16-bit units.
   std::vector<KeyId> SortedSubkeys(KeyId id) const;
+
+  // All keys, the root first; below each its subkeys as SortedSubkeys has them.
+  std::vector<KeyId> KeysInOrder() const;
 
   // From the root, in UTF-8: `SYSTEM\CurrentControlSet`; empty for the root.
   std::string PathText(KeyId id) const;

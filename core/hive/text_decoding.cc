@@ -4,6 +4,10 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
+#include <utility>
+
+#include "core/hive/utf16.h"
 
 namespace vmbfs::hive {
 namespace {
@@ -18,16 +22,9 @@ bool StartsWith(std::span<const std::byte> bytes, std::initializer_list<uint8_t>
 }
 
 absl::StatusOr<std::u16string> DecodeUtf16(std::span<const std::byte> bytes) {
-  if (bytes.size() % sizeof(char16_t) != 0) {
-    return absl::InvalidArgumentError("the file is UTF-16 and has an odd number of bytes");
-  }
-  std::u16string text;
-  text.reserve(bytes.size() / sizeof(char16_t));
-  for (size_t i = 0; i < bytes.size(); i += sizeof(char16_t)) {
-    text.push_back(static_cast<char16_t>(std::to_integer<unsigned>(bytes[i]) |
-                                         std::to_integer<unsigned>(bytes[i + 1]) << 8));
-  }
-  return text;
+  std::optional<std::u16string> text = UnitsFromBytes(bytes);
+  if (text.has_value()) return *std::move(text);
+  return absl::InvalidArgumentError("the file is UTF-16 and has an odd number of bytes");
 }
 
 absl::StatusOr<std::u16string> DecodeUtf8(std::span<const std::byte> bytes) {

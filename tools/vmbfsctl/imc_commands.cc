@@ -17,6 +17,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "core/blob/blob_store.h"
+#include "core/hive/data_text.h"
 #include "core/hive/explain.h"
 #include "core/hive/hive_diff.h"
 #include "core/hive/hive_reader.h"
@@ -130,18 +131,13 @@ int Validate(const ImcArguments& arguments, std::ostream& out, std::ostream& err
 }
 
 void PrintTree(const hive::RegistryTree& tree, std::ostream& out) {
-  std::vector<hive::RegistryTree::KeyId> waiting = {hive::RegistryTree::kRoot};
-  while (!waiting.empty()) {
-    const auto id = waiting.back();
-    waiting.pop_back();
+  for (const hive::RegistryTree::KeyId id : tree.KeysInOrder()) {
     const std::string indent(2 * tree.key(id).depth, ' ');
-    out << indent << hive::NameText(tree.key(id).name) << "\n";
+    out << indent << hive::EscapedText(tree.key(id).name) << "\n";
     for (const hive::RegistryValue& value : tree.key(id).values) {
-      out << indent << "  " << (value.name.empty() ? "(default)" : hive::NameText(value.name))
+      out << indent << "  " << (value.name.empty() ? "(default)" : hive::EscapedText(value.name))
           << " = " << hive::DataText(value) << "  " << hive::TypeText(value.type) << "\n";
     }
-    const auto subkeys = tree.SortedSubkeys(id);
-    waiting.insert(waiting.end(), subkeys.rbegin(), subkeys.rend());
   }
 }
 
