@@ -1,12 +1,16 @@
 #include "core/hive/imc_build.h"
 
+#include <cstdint>
 #include <iterator>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/hive/hive_reader.h"
 #include "core/hive/hive_writer.h"
+#include "core/hive/json_file.h"
+#include "core/hive/policy_file.h"
 #include "core/hive/reg_file.h"
 
 namespace vmbfs::hive {
@@ -24,13 +28,48 @@ absl::Status Check(const RegistryTree& tree, std::vector<std::string>& warnings)
   return absl::InvalidArgumentError(absl::StrJoin(findings.errors, "\n"));
 }
 
+// JSON begins with a brace; it may be in UTF-16, and have a byte order mark.
+bool IsJson(std::span<const std::byte> bytes) {
+  for (const std::byte byte : bytes) {
+    switch (std::to_integer<uint8_t>(byte)) {
+      case '{':
+        return true;
+      case 0xEF:  // the marks, and the upper halves of UTF-16
+      case 0xBB:
+      case 0xBF:
+      case 0xFF:
+      case 0xFE:
+      case 0:
+      case ' ':
+      case '\t':
+      case '\r':
+      case '\n':
+        continue;
+      default:
+        return false;
+    }
+  }
+  return false;
+}
+
+// By its format, which its first bytes tell.
+absl::Status AddInput(const ImcInput& input, ImcSettings& settings) {
+  if (input.bytes.size() > kImcInputBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        input.name, ": ", input.bytes.size(), " bytes; at most ", kImcInputBytesMax, " are taken"));
+  }
+  if (IsPolicyFile(input.bytes)) return AddPolicyFile(input.name, input.bytes, settings);
+  if (IsJson(input.bytes)) return AddJsonFile(input.name, input.bytes, settings);
+  return AddRegFile(input.name, input.bytes, settings);
+}
+
 }  // namespace
 
 absl::StatusOr<ImcBuild> BuildImc(std::span<const ImcInput> inputs, const ImcOptions& options) {
   absl::StatusOr<ImcSettings> settings = ImcSettings::Create(options);
   if (!settings.ok()) return settings.status();
   for (const ImcInput& input : inputs) {
-    const absl::Status added = AddRegFile(input.name, input.bytes, *settings);
+    const absl::Status added = AddInput(input, *settings);
     if (!added.ok()) return added;
   }
   ImcBuild build{.hive = {}, .warnings = settings->warnings()};

@@ -15,6 +15,10 @@
 
 namespace vmbfs::hive {
 
+inline constexpr size_t kImcInputBytesMax = size_t{64} << 20;
+
+// A file of settings: `.reg` version 5, JSON (the registry changes of HCS or the
+// compact form) or registry.pol. Its first bytes say which.
 struct ImcInput {
   std::string name;  // for messages: a file's name
   std::vector<std::byte> bytes;

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::u16string_view kSystem = u"SYSTEM";
 constexpr std::u16string_view kCurrentControlSet = u"CurrentControlSet";
+constexpr size_t kSequenceValue = 0;  // among the root's
 constexpr size_t kWarningsMax = 100;
 constexpr size_t kFindingsMax = 100;
 
@@ -86,14 +87,22 @@ void CheckValue(const RegistryTree& tree, RegistryTree::KeyId id, const Registry
   }
 }
 
+absl::Status CheckSequence(uint32_t sequence, bool force) {
+  if (sequence >= 2 || force) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("sequence ", sequence,
+                   ": a new machine behaves as if it had seen 1 already and would ignore the "
+                   "hive; use 2 or more, or --force"));
+}
+
 }  // namespace
 
+ImcSettings::ImcSettings(const ImcOptions& options)
+    : options_(options), sequence_is_given_(options.sequence != kSequenceDefault) {}
+
 absl::StatusOr<ImcSettings> ImcSettings::Create(const ImcOptions& options) {
-  if (options.sequence < 2 && !options.force) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("sequence ", options.sequence,
-                     ": a new machine behaves as if it had seen 1 already and would ignore the "
-                     "hive; use 2 or more, or --force"));
+  if (absl::Status status = CheckSequence(options.sequence, options.force); !status.ok()) {
+    return status;
   }
   ImcSettings settings(options);
   const absl::Status added = settings.tree_.AddValue(
@@ -103,6 +112,18 @@ absl::StatusOr<ImcSettings> ImcSettings::Create(const ImcOptions& options) {
   const auto system = settings.tree_.AddKey(RegistryTree::kRoot, kSystem);
   if (!system.ok()) return system.status();
   return settings;
+}
+
+absl::Status ImcSettings::SetSequence(uint32_t sequence) {
+  if (absl::Status status = CheckSequence(sequence, options_.force); !status.ok()) return status;
+  if (sequence_is_given_ && sequence != options_.sequence) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sequence ", sequence, ", and ", options_.sequence, " was given before"));
+  }
+  sequence_is_given_ = true;
+  options_.sequence = sequence;
+  tree_.SetData(RegistryTree::kRoot, kSequenceValue, DwordData(sequence));
+  return absl::OkStatus();
 }
 
 absl::Status ImcSettings::Admit(size_t bytes) {

@@ -116,7 +116,9 @@ absl::Status Parser::Parse() {
   if (!cursor_.SkipIfWord(kHeader) || !cursor_.OnlyACommentIsLeft()) {
     return cursor_.Error(
         "the first line is not `Windows Registry Editor Version 5.00` (REGEDIT4 files, whose text "
-        "depends on a machine's code page, are not taken: export them as version 5)");
+        "depends on a machine's code page, are not taken: export them as version 5), nor is this "
+        "JSON, which begins with `{`, or "
+        "registry.pol");
   }
   for (cursor_.NextLine(); !cursor_.at_end_of_text(); cursor_.NextLine()) {
     cursor_.SkipBlanks();
@@ -270,10 +272,6 @@ absl::Status Parser::ParseHexBytes(RegistryValue& value) {
 
 absl::Status AddRegFile(const std::string& name, std::span<const std::byte> bytes,
                         ImcSettings& settings) {
-  if (bytes.size() > kRegFileBytesMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(name, ": ", bytes.size(), " bytes; at most ", kRegFileBytesMax, " are taken"));
-  }
   const absl::StatusOr<std::u16string> text = DecodeText(bytes);
   if (!text.ok()) {
     return absl::Status(text.status().code(),

@@ -17,8 +17,6 @@
 
 namespace vmbfs::hive {
 
-inline constexpr size_t kRegFileBytesMax = size_t{64} << 20;
-
 // Adds the keys and values of a file in UTF-16LE with a byte order mark, or in
 // UTF-8 with or without one.
 //

@@ -118,14 +118,17 @@ std::vector<RegistryTree::KeyId> RegistryTree::KeysInOrder() const {
   return keys;
 }
 
-std::string RegistryTree::PathText(KeyId id) const {
+std::u16string RegistryTree::Path(KeyId id) const {
   std::vector<KeyId> ids(key(id).depth);
   for (size_t i = ids.size(); i > 0; id = key(id).parent) ids[--i] = id;
-  std::string path;
+  std::u16string path;
   for (const KeyId each : ids) {
-    absl::StrAppend(&path, path.empty() ? "" : "\\", Utf8FromUtf16(key(each).name));
+    if (!path.empty()) path.push_back(u'\\');
+    path += key(each).name;
   }
   return path;
 }
+
+std::string RegistryTree::PathText(KeyId id) const { return Utf8FromUtf16(Path(id)); }
 
 }  // namespace vmbfs::hive

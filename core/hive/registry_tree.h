@@ -85,6 +85,11 @@ class RegistryTree {
   //         kAlreadyExists    `key` has a value of this name.
   absl::Status AddValue(KeyId key, RegistryValue value);
 
+  // Other data for a value. REQUIRES: `key` has so many values.
+  void SetData(KeyId key, size_t value, std::vector<std::byte> data) {
+    keys_[static_cast<size_t>(key)].values[value].data = std::move(data);
+  }
+
   const Key& key(KeyId id) const { return keys_[static_cast<size_t>(id)]; }
   size_t key_count() const { return keys_.size(); }
 
@@ -95,8 +100,9 @@ class RegistryTree {
   // All keys, the root first; below each its subkeys as SortedSubkeys has them.
   std::vector<KeyId> KeysInOrder() const;
 
-  // From the root, in UTF-8: `SYSTEM\CurrentControlSet`; empty for the root.
-  std::string PathText(KeyId id) const;
+  // From the root: `SYSTEM\CurrentControlSet`; empty for the root.
+  std::u16string Path(KeyId id) const;
+  std::string PathText(KeyId id) const;  // in UTF-8
 
  private:
   using Name = std::pair<KeyId, std::u16string>;  // of a key's child, upper-cased

@@ -1,9 +1,6 @@
 #include "core/hive/text_decoding.h"
 
-#include <unicode/ustring.h>
-
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <utility>
 
@@ -28,20 +25,10 @@ absl::StatusOr<std::u16string> DecodeUtf16(std::span<const std::byte> bytes) {
 }
 
 absl::StatusOr<std::u16string> DecodeUtf8(std::span<const std::byte> bytes) {
-  if (bytes.size() > std::numeric_limits<int32_t>::max()) {
-    return absl::InvalidArgumentError("the file is larger than 2 GiB");
-  }
-  std::u16string text(bytes.size(), u'\0');
-  int32_t units = 0;
-  UErrorCode error = U_ZERO_ERROR;
-  u_strFromUTF8(text.data(), static_cast<int32_t>(text.size()), &units,
-                reinterpret_cast<const char*>(bytes.data()), static_cast<int32_t>(bytes.size()),
-                &error);
-  if (U_FAILURE(error)) {
-    return absl::InvalidArgumentError("the file is neither UTF-8 nor UTF-16 with a mark");
-  }
-  text.resize(static_cast<size_t>(units));
-  return text;
+  std::optional<std::u16string> text =
+      UnitsFromUtf8({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  if (text.has_value()) return *std::move(text);
+  return absl::InvalidArgumentError("the file is neither UTF-8 nor UTF-16 with a mark");
 }
 
 }  // namespace

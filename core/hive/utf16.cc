@@ -1,5 +1,10 @@
 #include "core/hive/utf16.h"
 
+#include <unicode/ustring.h>
+
+#include <cstdint>
+#include <limits>
+
 namespace vmbfs::hive {
 namespace {
 
@@ -16,6 +21,18 @@ std::optional<std::u16string> UnitsFromBytes(std::span<const std::byte> bytes) {
     units.push_back(static_cast<char16_t>(std::to_integer<unsigned>(bytes[i]) |
                                           std::to_integer<unsigned>(bytes[i + 1]) << 8));
   }
+  return units;
+}
+
+std::optional<std::u16string> UnitsFromUtf8(std::string_view text) {
+  if (text.size() > std::numeric_limits<int32_t>::max()) return std::nullopt;
+  std::u16string units(text.size(), u'\0');
+  int32_t count = 0;
+  UErrorCode error = U_ZERO_ERROR;
+  u_strFromUTF8(units.data(), static_cast<int32_t>(units.size()), &count, text.data(),
+                static_cast<int32_t>(text.size()), &error);
+  if (U_FAILURE(error)) return std::nullopt;
+  units.resize(static_cast<size_t>(count));
   return units;
 }
 

@@ -33,7 +33,7 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 
-constexpr uintmax_t kFileBytesMax = hive::kRegFileBytesMax;
+constexpr uintmax_t kFileBytesMax = hive::kImcInputBytesMax;
 
 struct ImcArguments {
   std::vector<std::string> inputs;
