@@ -1,7 +1,11 @@
 // Trees of keys as `.reg` text.
 
+#include <algorithm>
+#include <cstdlib>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/hive/reg_file.h"
@@ -88,6 +92,16 @@ std::string RegFileOf(const RegistryTree& tree) {
     for (const RegistryValue& value : key.values) absl::StrAppend(&text, RegValueLine(value), "\n");
   }
   return text;
+}
+
+std::string ForRegedit(std::string text) {
+  if (std::all_of(text.begin(), text.end(), [](char each) { return (each & 0x80) == 0; })) {
+    return text;
+  }
+  const std::optional<std::u16string> units = UnitsFromUtf8(text);
+  if (!units.has_value()) std::abort();
+  const std::vector<std::byte> bytes = BytesFromUnits(u"\uFEFF" + *units);
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 }  // namespace vmbfs::hive

@@ -32,4 +32,9 @@ absl::Status AddRegFile(const std::string& name, std::span<const std::byte> byte
 // UTF-8. The root's own values have no place in such a file and are left out.
 std::string RegFileOf(const RegistryTree& tree);
 
+// `.reg` text of ours as regedit understands it, which takes UTF-8 for the
+// machine's code page: ASCII as it is, anything else as UTF-16LE with a byte
+// order mark. REQUIRES: UTF-8.
+std::string ForRegedit(std::string text);
+
 }  // namespace vmbfs::hive

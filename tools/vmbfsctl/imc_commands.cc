@@ -23,6 +23,7 @@
 #include "core/hive/hive_reader.h"
 #include "core/hive/imc_build.h"
 #include "core/hive/imc_settings.h"
+#include "core/hive/json_file.h"
 #include "core/hive/reg_file.h"
 #include "tools/vmbfs-guest/output_file.h"
 #include "tools/vmbfsctl/ctl.h"
@@ -146,7 +147,11 @@ int Show(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
   if (!reading.ok()) return Fail(err, reading.status());
   Warn(err, reading->warnings);
   if (arguments.format == "reg") {
-    out << hive::RegFileOf(reading->tree);
+    out << hive::ForRegedit(hive::RegFileOf(reading->tree));
+  } else if (arguments.format == "json") {
+    const absl::StatusOr<std::string> text = hive::JsonFileOf(reading->tree);
+    if (!text.ok()) return Fail(err, text.status());
+    out << *text;
   } else {
     PrintTree(reading->tree, out);
   }
@@ -172,7 +177,7 @@ int Diff(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
   }
   const hive::HiveDifferences differences = hive::DiffTrees(first->tree, second->tree);
   if (arguments.reg) {
-    out << differences.reg_file;
+    out << hive::ForRegedit(differences.reg_file);
   } else {
     for (const std::string& line : differences.lines) out << line << "\n";
   }
@@ -201,12 +206,16 @@ void AddImcCommands(CLI::App& app, LocalCommand& chosen) {
     return added;
   };
 
-  CLI::App* const build = add("build", "Make a hive of .reg files", Build);
-  build->add_option("IN", arguments->inputs, "Files in regedit's version 5 format")->required();
+  CLI::App* const build = add("build", "Make a hive of .reg, JSON and registry.pol files", Build);
+  build
+      ->add_option("IN", arguments->inputs,
+                   "Settings: .reg (version 5, UTF-8 or UTF-16), JSON (RegistryChanges of HCS, or "
+                   "as `imc show --format json` prints), registry.pol; told apart by content")
+      ->required();
   build->add_option("--output", arguments->output, "The hive to write")->required();
   build
       ->add_option("--sequence", arguments->options.sequence,
-                   "A machine takes a hive whose number it has not seen")
+                   "A machine takes a hive whose number it has not seen; JSON may give another")
       ->capture_default_str();
   build->add_flag("--rewrite-control-sets", arguments->options.rewrite_control_sets,
                   "Take ControlSet001 and its like for CurrentControlSet");
@@ -220,8 +229,10 @@ void AddImcCommands(CLI::App& app, LocalCommand& chosen) {
       ->required();
   CLI::App* const show = add("show", "Show a hive's keys and values", Show);
   show->add_option("FILE", arguments->file)->required();
-  show->add_option("--format", arguments->format, "tree or reg")
-      ->check(CLI::IsMember({"tree", "reg"}).description(""))
+  show->add_option(
+          "--format", arguments->format,
+          "tree; reg, for regedit: UTF-16 where it is not all ASCII; json, for `imc build`")
+      ->check(CLI::IsMember({"tree", "reg", "json"}).description(""))
       ->capture_default_str();
   add("explain", "Say what a hive will do to a machine", Explain)
       ->add_option("FILE", arguments->file)
