@@ -240,7 +240,7 @@ absl::StatusOr<uint32_t> Layout::WriteData(const std::vector<std::byte>& data) {
   for (size_t i = 0; i < segment_count; ++i) {
     const size_t start = i * kPlainDataBytesMax;
     const auto segment = bytes.subspan(start, std::min(kPlainDataBytesMax, bytes.size() - start));
-    const absl::StatusOr<uint32_t> cell = cells_.Allocate(segment.size());
+    const absl::StatusOr<uint32_t> cell = cells_.Allocate(segment.size() + kSegmentSpareBytes);
     if (!cell.ok()) return cell;
     cells_.Write(*cell, 0, segment);
     cells_.WriteRecord(*list, i * sizeof(U32), U32(*cell));
