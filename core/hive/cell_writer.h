@@ -15,6 +15,7 @@
 
 namespace vmbfs::hive {
 
+// Thread safety: one thread.
 // Bounds: bins_bytes_max, a multiple of kBinUnitBytes, at most kBinsBytesMax.
 class CellWriter {
  public:

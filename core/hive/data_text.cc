@@ -1,17 +1,17 @@
-// A value's type and data for people.
+#include "core/hive/data_text.h"
 
 #include <algorithm>
 #include <array>
-#include <string>
 
 #include "absl/strings/str_cat.h"
-#include "core/hive/explain.h"
 #include "core/hive/value_data.h"
 #include "core/path/guest_path.h"
 
 namespace vmbfs::hive {
 namespace {
 
+constexpr std::u16string_view kHexDigits = u"0123456789abcdef";
+constexpr size_t kPathBytesShownMax = 512;
 constexpr size_t kBytesShownMax = 64;
 constexpr size_t kUnitsShownMax = 1024;
 
@@ -33,6 +33,41 @@ std::string BytesText(const RegistryValue& value) {
 
 }  // namespace
 
+std::string EscapedText(std::u16string_view text) {
+  std::u16string escaped;
+  for (const char16_t unit : text) {
+    if (unit < 0x20 || (unit >= 0x7F && unit < 0xA0)) {
+      escaped += u"\\x";
+      escaped.push_back(kHexDigits[unit >> 4]);
+      escaped.push_back(kHexDigits[unit & 0xF]);
+    } else {
+      escaped.push_back(unit);
+    }
+  }
+  return Utf8FromUtf16(escaped);
+}
+
+std::string GivenPathText(std::u16string_view path) {
+  return absl::StrCat(EscapedText(path.substr(0, kPathBytesShownMax)),
+                      path.size() > kPathBytesShownMax ? "…" : "");
+}
+
+std::string KeyPathText(const RegistryTree& tree, RegistryTree::KeyId key) {
+  std::string path;
+  for (; key != RegistryTree::kRoot; key = tree.key(key).parent) {
+    if (path.size() > kPathBytesShownMax) return absl::StrCat("…\\", path);
+    path = absl::StrCat(EscapedText(tree.key(key).name), path.empty() ? "" : "\\", path);
+  }
+  return path;
+}
+
+std::string ValuePathText(const RegistryTree& tree, RegistryTree::KeyId key,
+                          const RegistryValue& value) {
+  const std::string path = KeyPathText(tree, key);
+  return absl::StrCat(path, path.empty() ? "" : "\\",
+                      value.name.empty() ? "(default)" : EscapedText(value.name));
+}
+
 std::string TypeText(ValueType type) {
   static constexpr std::array<const char*, 12> kNames = {"REG_NONE",
                                                          "REG_SZ",
@@ -49,8 +84,6 @@ std::string TypeText(ValueType type) {
   const auto number = static_cast<uint32_t>(type);
   return number < kNames.size() ? kNames[number] : absl::StrCat("type 0x", absl::Hex(number));
 }
-
-std::string NameText(std::u16string_view name) { return EscapedText(name); }
 
 std::string DataText(const RegistryValue& value) {
   if (const auto number = NumberOf(value); number.has_value()) {

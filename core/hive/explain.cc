@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "core/hive/data_text.h"
 #include "core/hive/value_data.h"
 #include "core/path/windows_case.h"
 
@@ -137,13 +138,6 @@ constexpr Rule kRules[] = {
     {u"SYSTEM\\Setup", u"CmdLine", "setup runs $d"},
 };
 
-std::u16string_view TakeName(std::u16string_view& path) {
-  const size_t end = path.find(u'\\');
-  const std::u16string_view name = path.substr(0, end);
-  path = end == path.npos ? std::u16string_view() : path.substr(end + 1);
-  return name;
-}
-
 // The name that `*` stands for, or an empty one; nullopt when it does not match.
 std::optional<std::u16string> MatchPath(const RegistryTree& tree, KeyId id,
                                         std::u16string_view pattern) {
@@ -206,16 +200,12 @@ std::string ExplainValue(const RegistryTree& tree, KeyId id, const RegistryValue
 
 std::vector<std::string> ExplainHive(const RegistryTree& tree) {
   std::vector<std::string> lines;
-  std::vector<KeyId> waiting = {RegistryTree::kRoot};
-  while (!waiting.empty()) {
-    const KeyId id = waiting.back();
-    waiting.pop_back();
-    const std::vector<KeyId> subkeys = tree.SortedSubkeys(id);
-    waiting.insert(waiting.end(), subkeys.rbegin(), subkeys.rend());
-    for (const RegistryValue& value : tree.key(id).values) {
+  for (const KeyId id : tree.KeysInOrder()) {
+    const RegistryTree::Key& key = tree.key(id);
+    for (const RegistryValue& value : key.values) {
       lines.push_back(ExplainValue(tree, id, value));
     }
-    if (subkeys.empty() && tree.key(id).values.empty() && id != RegistryTree::kRoot) {
+    if (key.subkeys.empty() && key.values.empty() && id != RegistryTree::kRoot) {
       lines.push_back(absl::StrCat("makes key ", KeyPathText(tree, id)));
     }
   }

@@ -8,6 +8,8 @@
 namespace vmbfs::hive {
 namespace {
 
+constexpr uint32_t kSignatureAsNumber = 0x66676572;  // "regf"
+
 template <size_t size>
 bool Is(const U8 (&bytes)[size], const char* text) {
   for (size_t i = 0; i < size; ++i) {
@@ -21,7 +23,14 @@ absl::Status RefuseBase(absl::string_view why) {
 }
 
 absl::Status CheckBase(const BaseBlock& base, size_t file_bytes) {
-  if (!Is(base.signature, "regf")) return RefuseBase("its signature is not `regf`");
+  if (!Is(base.signature, "regf")) {
+    if (base.primary_sequence.value() == kSignatureAsNumber) {
+      return RefuseBase(
+          "it begins after 4 bytes: this is a hive behind a length, as Hyper-V's "
+          "SetInitialMachineConfigurationData takes it; a guest takes the hive alone");
+    }
+    return RefuseBase("its signature is not `regf`");
+  }
   const uint32_t checksum = ChecksumOf(base);
   if (base.checksum.value() != checksum) {
     return RefuseBase(absl::StrCat("its checksum is 0x", absl::Hex(base.checksum.value()),

@@ -1,5 +1,7 @@
 // The two numbers that a hive is checked by: the base block's checksum and the
 // hashes of key names.
+//
+// Thread safety: any thread.
 
 #pragma once
 

@@ -6,9 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "core/hive/explain.h"
+#include "core/hive/data_text.h"
 #include "core/hive/reg_text.h"
-#include "core/hive/value_data.h"
 #include "core/path/windows_case.h"
 
 namespace vmbfs::hive {

@@ -1,4 +1,6 @@
 // How two trees of keys differ.
+//
+// Thread safety: any thread.
 
 #pragma once
 

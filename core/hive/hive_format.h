@@ -185,6 +185,9 @@ inline constexpr size_t kHashLeafElementsMax = 507;
 // Data above kPlainDataBytesMax; its segments all hold that much, but for the
 // last. The list is the segments' offsets.
 inline constexpr size_t kPlainDataBytesMax = 16344;
+// A full segment's cell has 4 bytes more, by rounding. Libhivex and libregf leave
+// the last 4 bytes out of any segment, so each is written with as many to spare.
+inline constexpr size_t kSegmentSpareBytes = 4;
 struct BigDataRecord {
   U16 signature;
   U16 segment_count;

@@ -6,10 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/hive/cell_writer.h"
+#include "core/hive/data_text.h"
 #include "core/hive/hive_checksum.h"
 #include "core/hive/hive_format.h"
 #include "core/hive/security_descriptor.h"
-#include "core/path/guest_path.h"
 
 namespace vmbfs::hive {
 namespace {
@@ -187,9 +187,9 @@ absl::StatusOr<uint32_t> Layout::WriteValues(KeyId id) {
 
 absl::StatusOr<uint32_t> Layout::WriteValue(KeyId id, const RegistryValue& value) {
   if (value.data.size() > options_.value_bytes_max) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "value ", Utf8FromUtf16(value.name), " of key ", tree_.PathText(id), " has ",
-        value.data.size(), " bytes; at most ", options_.value_bytes_max, " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat("value ", ValuePathText(tree_, id, value),
+                                                   " has ", value.data.size(), " bytes; at most ",
+                                                   options_.value_bytes_max, " are allowed"));
   }
   if (!IsAscii(value.name)) NoteUnusual(names_beyond_ascii_, "a name beyond ASCII", id);
   if (value.data.size() > kPlainDataBytesMax) {
@@ -240,7 +240,7 @@ absl::StatusOr<uint32_t> Layout::WriteData(const std::vector<std::byte>& data) {
   for (size_t i = 0; i < segment_count; ++i) {
     const size_t start = i * kPlainDataBytesMax;
     const auto segment = bytes.subspan(start, std::min(kPlainDataBytesMax, bytes.size() - start));
-    const absl::StatusOr<uint32_t> cell = cells_.Allocate(segment.size());
+    const absl::StatusOr<uint32_t> cell = cells_.Allocate(segment.size() + kSegmentSpareBytes);
     if (!cell.ok()) return cell;
     cells_.Write(*cell, 0, segment);
     cells_.WriteRecord(*list, i * sizeof(U32), U32(*cell));
@@ -301,7 +301,7 @@ absl::StatusOr<uint32_t> Layout::WriteLeaf(std::span<const KeyId> subkeys) {
 // One warning of each kind: where it was first.
 void Layout::NoteUnusual(size_t& count, const char* what, KeyId id) {
   if (count++ > 0) return;
-  const std::string path = tree_.PathText(id);
+  const std::string path = KeyPathText(tree_, id);
   warnings_.push_back(absl::StrCat(what, " (key ", path.empty() ? "at the root" : path,
                                    "): Microsoft's own hives have none; not tried on Windows"));
 }

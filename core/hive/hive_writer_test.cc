@@ -165,7 +165,7 @@ TEST(HiveWriterTest, AValueOrAHiveAboveItsLimitIsRefusedWithItsPath) {
   hive.Value(key, u"blob", ValueType::kBinary, std::vector<std::byte>((size_t{1} << 20) + 1));
   const auto refused = WriteHive(hive.tree());
   EXPECT_TRUE(absl::IsInvalidArgument(refused.status()));
-  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("blob of key SYSTEM\\Setup"));
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("SYSTEM\\Setup\\blob has"));
   EXPECT_TRUE(absl::IsResourceExhausted(WriteHive(hive.tree(), {.value_bytes_max = size_t{2} << 20,
                                                                 .hive_bytes_max = size_t{1} << 20})
                                             .status()));

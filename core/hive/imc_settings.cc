@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "core/hive/data_text.h"
 #include "core/hive/value_data.h"
-#include "core/path/guest_path.h"
 #include "core/path/windows_case.h"
 
 namespace vmbfs::hive {
@@ -12,16 +12,9 @@ namespace {
 
 constexpr std::u16string_view kSystem = u"SYSTEM";
 constexpr std::u16string_view kCurrentControlSet = u"CurrentControlSet";
+constexpr size_t kSequenceValue = 0;  // among the root's
 constexpr size_t kWarningsMax = 100;
 constexpr size_t kFindingsMax = 100;
-
-// Takes the first name off a path; names are separated by single backslashes.
-std::u16string_view TakeName(std::u16string_view& path) {
-  const size_t end = path.find(u'\\');
-  const std::u16string_view name = path.substr(0, end);
-  path = end == path.npos ? std::u16string_view() : path.substr(end + 1);
-  return name;
-}
 
 bool IsNumberedControlSet(std::u16string_view name) {
   constexpr std::u16string_view kPrefix = u"ControlSet";
@@ -34,21 +27,7 @@ bool IsNumberedControlSet(std::u16string_view name) {
 }
 
 bool IsDword(const RegistryValue& value) {
-  return value.type == ValueType::kDword && value.data.size() == 4;
-}
-
-char16_t UnitAt(const std::vector<std::byte>& data, size_t index) {
-  return static_cast<char16_t>(std::to_integer<unsigned>(data[2 * index]) |
-                               std::to_integer<unsigned>(data[2 * index + 1]) << 8);
-}
-
-bool IsTerminated(const RegistryValue& value) {
-  const size_t units = value.data.size() / sizeof(char16_t);
-  if (value.data.size() % sizeof(char16_t) != 0 || units == 0) return false;
-  if (UnitAt(value.data, units - 1) != 0) return false;
-  // An empty list is one NUL; any other ends with that of its last string and
-  // its own.
-  return value.type != ValueType::kMultiString || units == 1 || UnitAt(value.data, units - 2) == 0;
+  return value.type == ValueType::kDword && NumberOf(value).has_value();
 }
 
 const RegistryValue* FindValue(const RegistryTree::Key& key, std::u16string_view name) {
@@ -108,27 +87,43 @@ void CheckValue(const RegistryTree& tree, RegistryTree::KeyId id, const Registry
   }
 }
 
+absl::Status CheckSequence(uint32_t sequence, bool force) {
+  if (sequence >= 2 || force) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("sequence ", sequence,
+                   ": a new machine behaves as if it had seen 1 already and would ignore the "
+                   "hive; use 2 or more, or --force"));
+}
+
 }  // namespace
 
+ImcSettings::ImcSettings(const ImcOptions& options)
+    : options_(options), sequence_is_given_(options.sequence != kSequenceDefault) {}
+
 absl::StatusOr<ImcSettings> ImcSettings::Create(const ImcOptions& options) {
-  if (options.sequence < 2 && !options.force) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("sequence ", options.sequence,
-                     ": a new machine behaves as if it had seen 1 already and would ignore the "
-                     "hive; use 2 or more, or --force"));
+  if (absl::Status status = CheckSequence(options.sequence, options.force); !status.ok()) {
+    return status;
   }
   ImcSettings settings(options);
-  std::vector<std::byte> data;
-  for (size_t i = 0; i < sizeof(options.sequence); ++i) {
-    data.push_back(static_cast<std::byte>(options.sequence >> (8 * i)));
-  }
   const absl::Status added = settings.tree_.AddValue(
       RegistryTree::kRoot,
-      {.name = u"Sequence", .type = ValueType::kDword, .data = std::move(data)});
+      {.name = u"Sequence", .type = ValueType::kDword, .data = DwordData(options.sequence)});
   if (!added.ok()) return added;
   const auto system = settings.tree_.AddKey(RegistryTree::kRoot, kSystem);
   if (!system.ok()) return system.status();
   return settings;
+}
+
+absl::Status ImcSettings::SetSequence(uint32_t sequence) {
+  if (absl::Status status = CheckSequence(sequence, options_.force); !status.ok()) return status;
+  if (sequence_is_given_ && sequence != options_.sequence) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sequence ", sequence, ", and ", options_.sequence, " was given before"));
+  }
+  sequence_is_given_ = true;
+  options_.sequence = sequence;
+  tree_.SetData(RegistryTree::kRoot, kSequenceValue, DwordData(sequence));
+  return absl::OkStatus();
 }
 
 absl::Status ImcSettings::Admit(size_t bytes) {
@@ -150,7 +145,7 @@ absl::StatusOr<ImcSettings::KeyId> ImcSettings::AddKey(std::u16string_view path)
   if (from_machine) name = TakeName(rest);
   if (CompareNames(name, kSystem) != 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat("key ", Utf8FromUtf16(path),
+        absl::StrCat("key ", GivenPathText(path),
                      ": Windows takes settings below HKEY_LOCAL_MACHINE\\SYSTEM only from an IMC "
                      "hive"));
   }
@@ -161,20 +156,20 @@ absl::StatusOr<ImcSettings::KeyId> ImcSettings::AddKey(std::u16string_view path)
     if (first && IsNumberedControlSet(name)) {
       if (!options_.rewrite_control_sets) {
         return absl::InvalidArgumentError(absl::StrCat(
-            "key ", Utf8FromUtf16(path), ": ", Utf8FromUtf16(name),
+            "key ", GivenPathText(path), ": ", EscapedText(name),
             " may not be the set that the machine uses; write CurrentControlSet, or use "
             "--rewrite-control-sets"));
       }
       if (warnings_.size() < kWarningsMax) {
         warnings_.push_back(
-            absl::StrCat("key ", Utf8FromUtf16(path), " was put below CurrentControlSet"));
+            absl::StrCat("key ", GivenPathText(path), " was put below CurrentControlSet"));
       }
       name = kCurrentControlSet;
     }
     key = tree_.FindOrAddKey(*key, name);
     if (!key.ok()) {
       return absl::Status(key.status().code(),
-                          absl::StrCat("key ", Utf8FromUtf16(path), ": ", key.status().message()));
+                          absl::StrCat("key ", GivenPathText(path), ": ", key.status().message()));
     }
   }
   return key;
@@ -194,7 +189,7 @@ ImcFindings CheckImc(const RegistryTree& tree) {
     Note(findings.errors, "the root has no value Sequence: Windows ignores the hive");
   } else if (!IsDword(*sequence)) {
     Note(findings.errors, "the root's value Sequence is no DWORD: Windows ignores the hive");
-  } else if (UnitAt(sequence->data, 0) < 2 && UnitAt(sequence->data, 1) == 0) {
+  } else if (NumberOf(*sequence) < 2u) {
     Note(findings.warnings, "Sequence is below 2: a new machine ignores the hive");
   }
   if (!tree.FindKey(RegistryTree::kRoot, kSystem).has_value()) {

@@ -16,10 +16,12 @@
 
 namespace vmbfs::hive {
 
+inline constexpr uint32_t kSequenceDefault = 2;
+
 struct ImcOptions {
   // Windows takes a hive whose number is new to it; a new machine behaves as if
-  // it had seen 1.
-  uint32_t sequence = 2;
+  // it had seen 1. An input may give another in place of the default.
+  uint32_t sequence = kSequenceDefault;
   // Takes ControlSet001 and its like for CurrentControlSet.
   bool rewrite_control_sets = false;
   // Allows a sequence of 0 or 1.
@@ -47,6 +49,11 @@ class ImcSettings {
   //         kResourceExhausted.
   absl::StatusOr<KeyId> AddKey(std::u16string_view path);
 
+  // The number of the hive as an input gives it.
+  // Errors: kInvalidArgument  it is 0 or 1 without `force`, or another than an
+  //                           input before or the options gave.
+  absl::Status SetSequence(uint32_t sequence);
+
   // Errors: kInvalidArgument, kResourceExhausted;
   //         kAlreadyExists: an input gave this value before.
   absl::Status AddValue(KeyId key, RegistryValue value);
@@ -56,11 +63,12 @@ class ImcSettings {
   const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
-  explicit ImcSettings(const ImcOptions& options) : options_(options) {}
+  explicit ImcSettings(const ImcOptions& options);
   absl::Status Admit(size_t bytes);
 
   ImcOptions options_;
   RegistryTree tree_;
+  bool sequence_is_given_;
   size_t data_bytes_ = 0;
   std::vector<std::string> warnings_;
 };

@@ -1,5 +1,8 @@
 // Trees of keys as `.reg` text.
 
+#include <algorithm>
+#include <cstdlib>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -7,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/hive/reg_file.h"
 #include "core/hive/reg_text.h"
+#include "core/hive/utf16.h"
 #include "core/hive/value_data.h"
 #include "core/path/guest_path.h"
 
@@ -26,15 +30,7 @@ std::string Quoted(std::u16string_view text) {
 
 // A line carries it: it holds no line end, and nothing that has no UTF-8.
 bool FitsALine(std::u16string_view text) {
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == u'\n' || text[i] == u'\r') return false;
-    const bool high = text[i] >= 0xD800 && text[i] < 0xDC00;
-    const bool low = text[i] >= 0xDC00 && text[i] < 0xE000;
-    const bool pair = high && i + 1 < text.size() && text[i + 1] >= 0xDC00 && text[i + 1] < 0xE000;
-    if (low || (high && !pair)) return false;
-    if (pair) ++i;
-  }
-  return true;
+  return text.find_first_of(u"\r\n") == text.npos && IsUnicode(text);
 }
 
 std::string Hex(const RegistryValue& value) {
@@ -86,21 +82,26 @@ std::string RegValueLine(const RegistryValue& value, bool deletion) {
 
 std::string RegFileOf(const RegistryTree& tree) {
   std::string text = kRegFileHeader;
-  std::vector<RegistryTree::KeyId> waiting = {RegistryTree::kRoot};
-  while (!waiting.empty()) {
-    const RegistryTree::KeyId id = waiting.back();
-    waiting.pop_back();
-    const std::vector<RegistryTree::KeyId> subkeys = tree.SortedSubkeys(id);
-    waiting.insert(waiting.end(), subkeys.rbegin(), subkeys.rend());
+  for (const RegistryTree::KeyId id : tree.KeysInOrder()) {
     if (id == RegistryTree::kRoot) continue;
     const RegistryTree::Key& key = tree.key(id);
     // A key with subkeys alone comes with them.
-    if (key.values.empty() && !subkeys.empty()) continue;
+    if (key.values.empty() && !key.subkeys.empty()) continue;
     absl::StrAppend(&text, "\n", RegKeyLine(tree, id), "\n");
     if (!PathFitsALine(tree, id)) continue;
     for (const RegistryValue& value : key.values) absl::StrAppend(&text, RegValueLine(value), "\n");
   }
   return text;
+}
+
+std::string ForRegedit(std::string text) {
+  if (std::all_of(text.begin(), text.end(), [](char each) { return (each & 0x80) == 0; })) {
+    return text;
+  }
+  const std::optional<std::u16string> units = UnitsFromUtf8(text);
+  if (!units.has_value()) std::abort();
+  const std::vector<std::byte> bytes = BytesFromUnits(u"\uFEFF" + *units);
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 }  // namespace vmbfs::hive

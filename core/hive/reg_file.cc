@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/hive/text_decoding.h"
-#include "core/path/guest_path.h"
+#include "core/hive/value_data.h"
 
 namespace vmbfs::hive {
 namespace {
@@ -116,7 +116,9 @@ absl::Status Parser::Parse() {
   if (!cursor_.SkipIfWord(kHeader) || !cursor_.OnlyACommentIsLeft()) {
     return cursor_.Error(
         "the first line is not `Windows Registry Editor Version 5.00` (REGEDIT4 files, whose text "
-        "depends on a machine's code page, are not taken: export them as version 5)");
+        "depends on a machine's code page, are not taken: export them as version 5), nor is this "
+        "JSON, which begins with `{`, or "
+        "registry.pol");
   }
   for (cursor_.NextLine(); !cursor_.at_end_of_text(); cursor_.NextLine()) {
     cursor_.SkipBlanks();
@@ -195,10 +197,7 @@ absl::Status Parser::ParseData(RegistryValue& value) {
     const auto text = ParseQuoted();
     if (!text.ok()) return text.status();
     value.type = ValueType::kString;
-    for (const char16_t unit : *text + u'\0') {
-      value.data.push_back(static_cast<std::byte>(unit & 0xFF));
-      value.data.push_back(static_cast<std::byte>(unit >> 8));
-    }
+    value.data = StringData(*text);
     return absl::OkStatus();
   }
   if (cursor_.SkipIfWord(u"dword:")) return ParseDword(value);
@@ -219,9 +218,7 @@ absl::Status Parser::ParseDword(RegistryValue& value) {
   }
   if (digits == 0) return cursor_.Error("hexadecimal digits are expected");
   value.type = ValueType::kDword;
-  for (int shift = 0; shift < 32; shift += 8) {
-    value.data.push_back(static_cast<std::byte>(number >> shift));
-  }
+  value.data = DwordData(number);
   return absl::OkStatus();
 }
 
@@ -275,10 +272,6 @@ absl::Status Parser::ParseHexBytes(RegistryValue& value) {
 
 absl::Status AddRegFile(const std::string& name, std::span<const std::byte> bytes,
                         ImcSettings& settings) {
-  if (bytes.size() > kRegFileBytesMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(name, ": ", bytes.size(), " bytes; at most ", kRegFileBytesMax, " are taken"));
-  }
   const absl::StatusOr<std::u16string> text = DecodeText(bytes);
   if (!text.ok()) {
     return absl::Status(text.status().code(),

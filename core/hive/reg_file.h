@@ -2,6 +2,7 @@
 //
 // Trust: the file is anybody's. Regedit skips what it does not understand; here
 // that is an error, with its file, line and column.
+// Thread safety: any thread, with settings of its own.
 // Format: shared/specs/imc.md section 5.3, README.md.
 
 #pragma once
@@ -15,8 +16,6 @@
 #include "core/hive/registry_tree.h"
 
 namespace vmbfs::hive {
-
-inline constexpr size_t kRegFileBytesMax = size_t{64} << 20;
 
 // Adds the keys and values of a file in UTF-16LE with a byte order mark, or in
 // UTF-8 with or without one.
@@ -32,5 +31,10 @@ absl::Status AddRegFile(const std::string& name, std::span<const std::byte> byte
 // A file that makes the tree's keys and values below HKEY_LOCAL_MACHINE, in
 // UTF-8. The root's own values have no place in such a file and are left out.
 std::string RegFileOf(const RegistryTree& tree);
+
+// `.reg` text of ours as regedit understands it, which takes UTF-8 for the
+// machine's code page: ASCII as it is, anything else as UTF-16LE with a byte
+// order mark. REQUIRES: UTF-8.
+std::string ForRegedit(std::string text);
 
 }  // namespace vmbfs::hive

@@ -134,6 +134,11 @@ TEST(RegFileTest, WhatWasThereBeforeIsRefusedInAnyCase) {
               HasSubstr("in.reg:5:1: value A is there already"));
 }
 
+TEST(RegFileTest, TextBeyondAsciiIsUtf16ForRegedit) {
+  EXPECT_EQ(ForRegedit("[a]\n"), "[a]\n");
+  EXPECT_EQ(ForRegedit("ä\n"), std::string("\xFF\xFE\xE4\0\n\0", 6));
+}
+
 TEST(RegFileTest, WhatIsExportedIsReadAgainAsTheSame) {
   HiveBuilder hive;
   const auto system = hive.Key(RegistryTree::kRoot, u"SYSTEM");

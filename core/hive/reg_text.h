@@ -1,4 +1,6 @@
 // Single lines of `.reg` files.
+//
+// Thread safety: any thread.
 
 #pragma once
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "core/hive/data_text.h"
 #include "core/path/guest_path.h"
 #include "core/path/windows_case.h"
 
@@ -41,6 +42,13 @@ absl::Status CheckValueName(std::u16string_view name) {
 
 }  // namespace
 
+std::u16string_view TakeName(std::u16string_view& path) {
+  const size_t end = path.find(u'\\');
+  const std::u16string_view name = path.substr(0, end);
+  path = end == path.npos ? std::u16string_view() : path.substr(end + 1);
+  return name;
+}
+
 RegistryTree::RegistryTree(std::u16string root_name) {
   keys_.push_back({.name = std::move(root_name), .parent = kRoot, .subkeys = {}, .values = {}});
 }
@@ -55,7 +63,7 @@ absl::StatusOr<RegistryTree::KeyId> RegistryTree::AddKey(KeyId parent, std::u16s
   const KeyId id{static_cast<uint32_t>(keys_.size())};
   if (!subkeys_.emplace(Name(parent, UpperCase(name)), id).second) {
     return absl::AlreadyExistsError(
-        absl::StrCat("key ", Utf8FromUtf16(name), " is there already (case does not matter)"));
+        absl::StrCat("key ", EscapedText(name), " is there already (case does not matter)"));
   }
   keys_.push_back({.name = std::u16string(name),
                    .parent = parent,
@@ -82,7 +90,7 @@ std::optional<RegistryTree::KeyId> RegistryTree::FindKey(KeyId parent,
 absl::Status RegistryTree::AddValue(KeyId key, RegistryValue value) {
   if (absl::Status status = CheckValueName(value.name); !status.ok()) return status;
   if (!values_.emplace(key, UpperCase(value.name)).second) {
-    return absl::AlreadyExistsError(absl::StrCat("value ", Utf8FromUtf16(value.name),
+    return absl::AlreadyExistsError(absl::StrCat("value ", EscapedText(value.name),
                                                  " is there already (case does not matter)"));
   }
   keys_[static_cast<size_t>(key)].values.push_back(std::move(value));
@@ -96,14 +104,31 @@ std::vector<RegistryTree::KeyId> RegistryTree::SortedSubkeys(KeyId id) const {
   return sorted;
 }
 
-std::string RegistryTree::PathText(KeyId id) const {
+std::vector<RegistryTree::KeyId> RegistryTree::KeysInOrder() const {
+  std::vector<KeyId> keys;
+  keys.reserve(key_count());
+  std::vector<KeyId> waiting = {kRoot};
+  while (!waiting.empty()) {
+    const KeyId id = waiting.back();
+    waiting.pop_back();
+    keys.push_back(id);
+    const std::vector<KeyId> subkeys = SortedSubkeys(id);
+    waiting.insert(waiting.end(), subkeys.rbegin(), subkeys.rend());
+  }
+  return keys;
+}
+
+std::u16string RegistryTree::Path(KeyId id) const {
   std::vector<KeyId> ids(key(id).depth);
   for (size_t i = ids.size(); i > 0; id = key(id).parent) ids[--i] = id;
-  std::string path;
+  std::u16string path;
   for (const KeyId each : ids) {
-    absl::StrAppend(&path, path.empty() ? "" : "\\", Utf8FromUtf16(key(each).name));
+    if (!path.empty()) path.push_back(u'\\');
+    path += key(each).name;
   }
   return path;
 }
+
+std::string RegistryTree::PathText(KeyId id) const { return Utf8FromUtf16(Path(id)); }
 
 }  // namespace vmbfs::hive

@@ -46,6 +46,9 @@ struct RegistryValue {
   std::vector<std::byte> data;
 };
 
+// Takes the first name off a path; names are separated by single backslashes.
+std::u16string_view TakeName(std::u16string_view& path);
+
 // A tree of keys from one root. Names are compared as Windows does, without
 // regard to case; the case they were added with stays.
 //
@@ -82,6 +85,11 @@ class RegistryTree {
   //         kAlreadyExists    `key` has a value of this name.
   absl::Status AddValue(KeyId key, RegistryValue value);
 
+  // Other data for a value. REQUIRES: `key` has so many values.
+  void SetData(KeyId key, size_t value, std::vector<std::byte> data) {
+    keys_[static_cast<size_t>(key)].values[value].data = std::move(data);
+  }
+
   const Key& key(KeyId id) const { return keys_[static_cast<size_t>(id)]; }
   size_t key_count() const { return keys_.size(); }
 
@@ -89,8 +97,12 @@ class RegistryTree {
   // by 16-bit units.
   std::vector<KeyId> SortedSubkeys(KeyId id) const;
 
-  // From the root, in UTF-8: `SYSTEM\CurrentControlSet`; empty for the root.
-  std::string PathText(KeyId id) const;
+  // All keys, the root first; below each its subkeys as SortedSubkeys has them.
+  std::vector<KeyId> KeysInOrder() const;
+
+  // From the root: `SYSTEM\CurrentControlSet`; empty for the root.
+  std::u16string Path(KeyId id) const;
+  std::string PathText(KeyId id) const;  // in UTF-8
 
  private:
   using Name = std::pair<KeyId, std::u16string>;  // of a key's child, upper-cased

@@ -1,4 +1,6 @@
 // The one security descriptor of the hives that we write.
+//
+// Thread safety: any thread.
 
 #pragma once
 

@@ -1,9 +1,10 @@
 #include "core/hive/text_decoding.h"
 
-#include <unicode/ustring.h>
-
 #include <cstdint>
-#include <limits>
+#include <optional>
+#include <utility>
+
+#include "core/hive/utf16.h"
 
 namespace vmbfs::hive {
 namespace {
@@ -18,33 +19,16 @@ bool StartsWith(std::span<const std::byte> bytes, std::initializer_list<uint8_t>
 }
 
 absl::StatusOr<std::u16string> DecodeUtf16(std::span<const std::byte> bytes) {
-  if (bytes.size() % sizeof(char16_t) != 0) {
-    return absl::InvalidArgumentError("the file is UTF-16 and has an odd number of bytes");
-  }
-  std::u16string text;
-  text.reserve(bytes.size() / sizeof(char16_t));
-  for (size_t i = 0; i < bytes.size(); i += sizeof(char16_t)) {
-    text.push_back(static_cast<char16_t>(std::to_integer<unsigned>(bytes[i]) |
-                                         std::to_integer<unsigned>(bytes[i + 1]) << 8));
-  }
-  return text;
+  std::optional<std::u16string> text = UnitsFromBytes(bytes);
+  if (text.has_value()) return *std::move(text);
+  return absl::InvalidArgumentError("the file is UTF-16 and has an odd number of bytes");
 }
 
 absl::StatusOr<std::u16string> DecodeUtf8(std::span<const std::byte> bytes) {
-  if (bytes.size() > std::numeric_limits<int32_t>::max()) {
-    return absl::InvalidArgumentError("the file is larger than 2 GiB");
-  }
-  std::u16string text(bytes.size(), u'\0');
-  int32_t units = 0;
-  UErrorCode error = U_ZERO_ERROR;
-  u_strFromUTF8(text.data(), static_cast<int32_t>(text.size()), &units,
-                reinterpret_cast<const char*>(bytes.data()), static_cast<int32_t>(bytes.size()),
-                &error);
-  if (U_FAILURE(error)) {
-    return absl::InvalidArgumentError("the file is neither UTF-8 nor UTF-16 with a mark");
-  }
-  text.resize(static_cast<size_t>(units));
-  return text;
+  std::optional<std::u16string> text =
+      UnitsFromUtf8({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  if (text.has_value()) return *std::move(text);
+  return absl::InvalidArgumentError("the file is neither UTF-8 nor UTF-16 with a mark");
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
 // Text of an input file as UTF-16 units.
+//
+// Thread safety: any thread.
 
 #pragma once
 

@@ -1,25 +1,23 @@
 #include "core/hive/value_data.h"
 
-#include <utility>
+#include <algorithm>
 
-#include "absl/strings/str_cat.h"
-#include "core/path/guest_path.h"
+#include "core/hive/utf16.h"
 
 namespace vmbfs::hive {
 namespace {
 
-constexpr std::u16string_view kHexDigits = u"0123456789abcdef";
-constexpr size_t kPathBytesShownMax = 512;
+// The last unit, and with `count` 2 the one before it, are NULs.
+bool EndsWithNuls(const std::vector<std::byte>& data, size_t count) {
+  const size_t bytes = count * sizeof(char16_t);
+  return data.size() >= bytes && std::all_of(data.end() - static_cast<ptrdiff_t>(bytes), data.end(),
+                                             [](std::byte each) { return each == std::byte{0}; });
+}
 
-std::optional<std::u16string> Units(const RegistryValue& value) {
-  if (value.data.size() % sizeof(char16_t) != 0) return std::nullopt;
-  std::u16string text;
-  text.reserve(value.data.size() / sizeof(char16_t));
-  for (size_t i = 0; i < value.data.size(); i += sizeof(char16_t)) {
-    text.push_back(static_cast<char16_t>(std::to_integer<unsigned>(value.data[i]) |
-                                         std::to_integer<unsigned>(value.data[i + 1]) << 8));
-  }
-  return text;
+std::vector<std::byte> LittleEndian(uint64_t number, size_t bytes) {
+  std::vector<std::byte> data;
+  for (size_t i = 0; i < bytes; ++i) data.push_back(static_cast<std::byte>(number >> (8 * i)));
+  return data;
 }
 
 }  // namespace
@@ -41,7 +39,7 @@ std::optional<std::u16string> StringOf(const RegistryValue& value) {
   if (value.type != ValueType::kString && value.type != ValueType::kExpandString) {
     return std::nullopt;
   }
-  std::optional<std::u16string> text = Units(value);
+  std::optional<std::u16string> text = UnitsFromBytes(value.data);
   if (!text.has_value() || text->empty() || text->find(u'\0') != text->size() - 1) {
     return std::nullopt;
   }
@@ -51,7 +49,7 @@ std::optional<std::u16string> StringOf(const RegistryValue& value) {
 
 std::optional<std::vector<std::u16string>> StringsOf(const RegistryValue& value) {
   if (value.type != ValueType::kMultiString) return std::nullopt;
-  const std::optional<std::u16string> text = Units(value);
+  const std::optional<std::u16string> text = UnitsFromBytes(value.data);
   if (!text.has_value() || text->empty() || text->back() != u'\0') return std::nullopt;
   std::vector<std::u16string> strings;
   for (size_t start = 0; start + 1 < text->size();) {
@@ -63,34 +61,31 @@ std::optional<std::vector<std::u16string>> StringsOf(const RegistryValue& value)
   return strings;
 }
 
-std::string EscapedText(std::u16string_view text) {
-  std::u16string escaped;
-  for (const char16_t unit : text) {
-    if (unit < 0x20 || (unit >= 0x7F && unit < 0xA0)) {
-      escaped += u"\\x";
-      escaped.push_back(kHexDigits[unit >> 4]);
-      escaped.push_back(kHexDigits[unit & 0xF]);
-    } else {
-      escaped.push_back(unit);
-    }
-  }
-  return Utf8FromUtf16(escaped);
+bool IsTerminated(const RegistryValue& value) {
+  if (value.data.size() % sizeof(char16_t) != 0) return false;
+  // An empty list is one NUL; any other ends with that of its last string and
+  // its own.
+  const bool list = value.type == ValueType::kMultiString && value.data.size() > sizeof(char16_t);
+  return EndsWithNuls(value.data, list ? 2 : 1);
 }
 
-std::string KeyPathText(const RegistryTree& tree, RegistryTree::KeyId key) {
-  std::string path;
-  for (; key != RegistryTree::kRoot; key = tree.key(key).parent) {
-    if (path.size() > kPathBytesShownMax) return absl::StrCat("…\\", path);
-    path = absl::StrCat(EscapedText(tree.key(key).name), path.empty() ? "" : "\\", path);
-  }
-  return path;
+std::vector<std::byte> DwordData(uint32_t number) { return LittleEndian(number, sizeof(number)); }
+std::vector<std::byte> QwordData(uint64_t number) { return LittleEndian(number, sizeof(number)); }
+
+std::vector<std::byte> StringData(std::u16string_view text) {
+  std::vector<std::byte> data = BytesFromUnits(text);
+  data.resize(data.size() + sizeof(char16_t));
+  return data;
 }
 
-std::string ValuePathText(const RegistryTree& tree, RegistryTree::KeyId key,
-                          const RegistryValue& value) {
-  const std::string path = KeyPathText(tree, key);
-  return absl::StrCat(path, path.empty() ? "" : "\\",
-                      value.name.empty() ? "(default)" : EscapedText(value.name));
+std::vector<std::byte> StringsData(std::span<const std::u16string> strings) {
+  std::vector<std::byte> data;
+  for (const std::u16string& each : strings) {
+    const std::vector<std::byte> bytes = StringData(each);
+    data.insert(data.end(), bytes.begin(), bytes.end());
+  }
+  data.resize(data.size() + sizeof(char16_t));
+  return data;
 }
 
 }  // namespace vmbfs::hive

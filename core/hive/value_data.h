@@ -1,10 +1,14 @@
 // The data of values by their types; a value whose data does not fit its type
 // has none.
+//
+// Thread safety: any thread.
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,16 +26,15 @@ std::optional<std::u16string> StringOf(const RegistryValue& value);
 // Of REG_MULTI_SZ: strings that each end with a NUL, and one more NUL.
 std::optional<std::vector<std::u16string>> StringsOf(const RegistryValue& value);
 
-// UTF-8, with control characters (of ASCII and Latin-1) escaped and what is no
-// text replaced.
-std::string EscapedText(std::u16string_view text);
+// Whether a value of one of the three types of strings ends as its readers
+// expect; NULs may stand within it as well.
+bool IsTerminated(const RegistryValue& value);
 
-// A key's path for people, escaped. Of one above 512 bytes the front is left out:
-// a hive can name the same long path in every one of a million values.
-std::string KeyPathText(const RegistryTree& tree, RegistryTree::KeyId key);
-
-// PATH\NAME, as KeyPathText; "(default)" for a key's default value.
-std::string ValuePathText(const RegistryTree& tree, RegistryTree::KeyId key,
-                          const RegistryValue& value);
+// The data of a REG_DWORD, a REG_QWORD, a REG_SZ or REG_EXPAND_SZ.
+std::vector<std::byte> DwordData(uint32_t number);
+std::vector<std::byte> QwordData(uint64_t number);
+std::vector<std::byte> StringData(std::u16string_view text);
+// Of a REG_MULTI_SZ. REQUIRES: no string is empty.
+std::vector<std::byte> StringsData(std::span<const std::u16string> strings);
 
 }  // namespace vmbfs::hive

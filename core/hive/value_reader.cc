@@ -1,11 +1,13 @@
 #include "core/hive/value_reader.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/hive/hive_format.h"
+#include "core/hive/utf16.h"
 
 namespace vmbfs::hive {
 namespace {
@@ -80,19 +82,14 @@ absl::StatusOr<Data> ReadData(HiveCells& cells, uint32_t offset, const ValueReco
 }  // namespace
 
 absl::StatusOr<std::u16string> NameFromBytes(std::span<const std::byte> bytes, bool latin1) {
-  std::u16string name;
   if (latin1) {
+    std::u16string name;
     for (const std::byte byte : bytes) name.push_back(std::to_integer<char16_t>(byte));
     return name;
   }
-  if (bytes.size() % sizeof(char16_t) != 0) {
-    return absl::InvalidArgumentError("its name has an odd number of bytes");
-  }
-  for (size_t i = 0; i < bytes.size(); i += sizeof(char16_t)) {
-    name.push_back(static_cast<char16_t>(std::to_integer<unsigned>(bytes[i]) |
-                                         std::to_integer<unsigned>(bytes[i + 1]) << 8));
-  }
-  return name;
+  std::optional<std::u16string> name = UnitsFromBytes(bytes);
+  if (name.has_value()) return *std::move(name);
+  return absl::InvalidArgumentError("its name has an odd number of bytes");
 }
 
 absl::StatusOr<RegistryValue> ReadValue(HiveCells& cells, uint32_t offset) {

@@ -1,5 +1,6 @@
 // One value of a hive, with its data wherever that lies.
 //
+// Thread safety: one thread a file.
 // Trust: the record's bytes are hostile. Rules: shared/specs/imc.md 2.3.
 
 #pragma once

@@ -11,6 +11,7 @@ _PKG_CONFIG = {
     "absl_strings": ["absl_strings", "absl_str_format"],
     "crypto": ["libcrypto"],
     "icu": ["icu-uc"],
+    "json": ["nlohmann_json"],
     "gmock": ["gmock"],
     "gtest": ["gtest"],
     "protobuf": ["protobuf"],

@@ -14,12 +14,16 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "core/blob/blob_store.h"
+#include "core/hive/data_text.h"
 #include "core/hive/explain.h"
 #include "core/hive/hive_diff.h"
 #include "core/hive/hive_reader.h"
-#include "core/hive/hive_writer.h"
+#include "core/hive/imc_build.h"
 #include "core/hive/imc_settings.h"
+#include "core/hive/json_file.h"
 #include "core/hive/reg_file.h"
 #include "tools/vmbfs-guest/output_file.h"
 #include "tools/vmbfsctl/ctl.h"
@@ -30,7 +34,7 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 
-constexpr uintmax_t kFileBytesMax = hive::kRegFileBytesMax;
+constexpr uintmax_t kFileBytesMax = hive::kImcInputBytesMax;
 
 struct ImcArguments {
   std::vector<std::string> inputs;
@@ -43,8 +47,11 @@ struct ImcArguments {
   bool reg = false;
 };
 
-int Fail(std::ostream& err, const absl::Status& status) {
-  err << "vmbfsctl: " << Printable(std::string(status.message())) << "\n";
+// One line for each of the message; `place` comes before each.
+int Fail(std::ostream& err, const absl::Status& status, const std::string& place = {}) {
+  for (const absl::string_view line : absl::StrSplit(status.message(), '\n')) {
+    err << "vmbfsctl: " << Printable(absl::StrCat(place, line)) << "\n";
+  }
   return kExitFailed;
 }
 
@@ -88,26 +95,16 @@ Bytes ForWmi(const Bytes& hive) {
 }
 
 int Build(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
-  auto settings = hive::ImcSettings::Create(arguments.options);
-  if (!settings.ok()) return Fail(err, settings.status());
-  for (const std::string& input : arguments.inputs) {
-    const absl::StatusOr<Bytes> bytes = ReadFile(input);
+  std::vector<hive::ImcInput> inputs;
+  for (const std::string& path : arguments.inputs) {
+    absl::StatusOr<Bytes> bytes = ReadFile(path);
     if (!bytes.ok()) return Fail(err, bytes.status());
-    const absl::Status added = hive::AddRegFile(input, *bytes, *settings);
-    if (!added.ok()) return Fail(err, added);
+    inputs.push_back({.name = path, .bytes = *std::move(bytes)});
   }
-  Warn(err, settings->warnings());
-  const hive::ImcFindings findings = hive::CheckImc(settings->tree());
-  Warn(err, findings.warnings);
-  for (const std::string& error : findings.errors) Fail(err, absl::InvalidArgumentError(error));
-  if (!findings.errors.empty()) return kExitFailed;
-
-  hive::HiveWriteOptions options;
-  if (arguments.options.force) options.value_bytes_max = options.hive_bytes_max;
-  const auto written = hive::WriteHive(settings->tree(), options);
-  if (!written.ok()) return Fail(err, written.status());
-  Warn(err, written->warnings);
-  const Bytes bytes = arguments.wmi ? ForWmi(written->bytes) : written->bytes;
+  const absl::StatusOr<hive::ImcBuild> build = hive::BuildImc(inputs, arguments.options);
+  if (!build.ok()) return Fail(err, build.status());
+  Warn(err, build->warnings);
+  const Bytes bytes = arguments.wmi ? ForWmi(build->hive) : build->hive;
   if (const absl::Status status = WriteFileWhole(arguments.output, bytes); !status.ok()) {
     return Fail(err, status);
   }
@@ -125,32 +122,23 @@ absl::StatusOr<hive::HiveReading> ReadHiveFile(const std::string& path) {
 }
 
 int Validate(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
-  const auto reading = ReadHiveFile(arguments.file);
-  if (!reading.ok()) return Fail(err, reading.status());
-  Warn(err, reading->warnings);
-  const hive::ImcFindings findings = hive::CheckImc(reading->tree);
-  Warn(err, findings.warnings);
-  for (const std::string& error : findings.errors) {
-    Fail(err, absl::InvalidArgumentError(absl::StrCat(arguments.file, ": ", error)));
-  }
-  if (!findings.errors.empty()) return kExitFailed;
-  out << Printable(arguments.file) << ": valid, " << reading->tree.key_count() << " keys\n";
+  const absl::StatusOr<Bytes> bytes = ReadFile(arguments.file);
+  if (!bytes.ok()) return Fail(err, bytes.status());
+  const absl::StatusOr<hive::ImcValidation> validation = hive::ValidateImc(*bytes);
+  if (!validation.ok()) return Fail(err, validation.status(), arguments.file + ": ");
+  Warn(err, validation->warnings);
+  out << Printable(arguments.file) << ": valid, " << validation->tree.key_count() << " keys\n";
   return kExitDone;
 }
 
 void PrintTree(const hive::RegistryTree& tree, std::ostream& out) {
-  std::vector<hive::RegistryTree::KeyId> waiting = {hive::RegistryTree::kRoot};
-  while (!waiting.empty()) {
-    const auto id = waiting.back();
-    waiting.pop_back();
+  for (const hive::RegistryTree::KeyId id : tree.KeysInOrder()) {
     const std::string indent(2 * tree.key(id).depth, ' ');
-    out << indent << hive::NameText(tree.key(id).name) << "\n";
+    out << indent << hive::EscapedText(tree.key(id).name) << "\n";
     for (const hive::RegistryValue& value : tree.key(id).values) {
-      out << indent << "  " << (value.name.empty() ? "(default)" : hive::NameText(value.name))
+      out << indent << "  " << (value.name.empty() ? "(default)" : hive::EscapedText(value.name))
           << " = " << hive::DataText(value) << "  " << hive::TypeText(value.type) << "\n";
     }
-    const auto subkeys = tree.SortedSubkeys(id);
-    waiting.insert(waiting.end(), subkeys.rbegin(), subkeys.rend());
   }
 }
 
@@ -159,7 +147,11 @@ int Show(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
   if (!reading.ok()) return Fail(err, reading.status());
   Warn(err, reading->warnings);
   if (arguments.format == "reg") {
-    out << hive::RegFileOf(reading->tree);
+    out << hive::ForRegedit(hive::RegFileOf(reading->tree));
+  } else if (arguments.format == "json") {
+    const absl::StatusOr<std::string> text = hive::JsonFileOf(reading->tree);
+    if (!text.ok()) return Fail(err, text.status());
+    out << *text;
   } else {
     PrintTree(reading->tree, out);
   }
@@ -185,7 +177,7 @@ int Diff(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
   }
   const hive::HiveDifferences differences = hive::DiffTrees(first->tree, second->tree);
   if (arguments.reg) {
-    out << differences.reg_file;
+    out << hive::ForRegedit(differences.reg_file);
   } else {
     for (const std::string& line : differences.lines) out << line << "\n";
   }
@@ -214,12 +206,16 @@ void AddImcCommands(CLI::App& app, LocalCommand& chosen) {
     return added;
   };
 
-  CLI::App* const build = add("build", "Make a hive of .reg files", Build);
-  build->add_option("IN", arguments->inputs, "Files in regedit's version 5 format")->required();
+  CLI::App* const build = add("build", "Make a hive of .reg, JSON and registry.pol files", Build);
+  build
+      ->add_option("IN", arguments->inputs,
+                   "Settings: .reg (version 5, UTF-8 or UTF-16), JSON (RegistryChanges of HCS, or "
+                   "as `imc show --format json` prints), registry.pol; told apart by content")
+      ->required();
   build->add_option("--output", arguments->output, "The hive to write")->required();
   build
       ->add_option("--sequence", arguments->options.sequence,
-                   "A machine takes a hive whose number it has not seen")
+                   "A machine takes a hive whose number it has not seen; JSON may give another")
       ->capture_default_str();
   build->add_flag("--rewrite-control-sets", arguments->options.rewrite_control_sets,
                   "Take ControlSet001 and its like for CurrentControlSet");
@@ -233,8 +229,10 @@ void AddImcCommands(CLI::App& app, LocalCommand& chosen) {
       ->required();
   CLI::App* const show = add("show", "Show a hive's keys and values", Show);
   show->add_option("FILE", arguments->file)->required();
-  show->add_option("--format", arguments->format, "tree or reg")
-      ->check(CLI::IsMember({"tree", "reg"}).description(""))
+  show->add_option(
+          "--format", arguments->format,
+          "tree; reg, for regedit: UTF-16 where it is not all ASCII; json, for `imc build`")
+      ->check(CLI::IsMember({"tree", "reg", "json"}).description(""))
       ->capture_default_str();
   add("explain", "Say what a hive will do to a machine", Explain)
       ->add_option("FILE", arguments->file)

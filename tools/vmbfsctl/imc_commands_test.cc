@@ -93,6 +93,20 @@ TEST_F(ImcCommandsTest, BuildingTwiceGivesTheSameBytesAndDigest) {
   EXPECT_EQ(first.out.substr(0, 64), second.out.substr(0, 64));
 }
 
+TEST_F(ImcCommandsTest, AHiveShownAsJsonIsBuiltAgainAsTheSameBytes) {
+  const std::string hive = Hive("a", std::string(kService) + "\"Größe\"=\"😀\"\n\"x\"=hex(7):00\n");
+  const Result shown = Imc({"show", hive, "--format", "json"});
+  EXPECT_EQ(shown.exit_code, kExitDone) << shown.err;
+  EXPECT_THAT(shown.out, HasSubstr("\"Start\": {\"dword\": 2},\n"));
+  EXPECT_EQ(Imc({"build", File("a.json", shown.out), "--output", Path("b")}).exit_code, kExitDone);
+  EXPECT_EQ(Read(Path("b")), Read(hive));
+  // The form for regedit as well, in UTF-16.
+  const Result reg = Imc({"show", hive, "--format", "reg"});
+  EXPECT_THAT(reg.out, StartsWith("\xFF\xFEW"));
+  EXPECT_EQ(Imc({"build", File("a.reg", reg.out), "--output", Path("c")}).exit_code, kExitDone);
+  EXPECT_EQ(Read(Path("c")), Read(hive));
+}
+
 TEST_F(ImcCommandsTest, SeveralInputsMakeOneHiveAndAValueThatTwoGiveIsRefused) {
   const std::string one = File("one.reg", kService);
   const std::string two = File("two.reg",
@@ -159,6 +173,9 @@ TEST_F(ImcCommandsTest, TheFormForWmiHasItsLengthInFront) {
   const std::string bytes = Read(Path("wmi"));
   ASSERT_EQ(bytes.size(), 4u + 8192u);
   EXPECT_EQ(bytes.substr(0, 8), std::string("\x00\x00\x20\x04regf", 8));
+  const Result refused = Imc({"validate", Path("wmi")});
+  EXPECT_EQ(refused.exit_code, kExitFailed);
+  EXPECT_THAT(refused.err, HasSubstr("a hive behind a length"));
 }
 
 TEST_F(ImcCommandsTest, ABrokenHiveIsRefusedWithPlaceAndReason) {
