@@ -14,11 +14,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "core/blob/blob_store.h"
 #include "core/hive/explain.h"
 #include "core/hive/hive_diff.h"
 #include "core/hive/hive_reader.h"
-#include "core/hive/hive_writer.h"
+#include "core/hive/imc_build.h"
 #include "core/hive/imc_settings.h"
 #include "core/hive/reg_file.h"
 #include "tools/vmbfs-guest/output_file.h"
@@ -43,8 +45,11 @@ struct ImcArguments {
   bool reg = false;
 };
 
-int Fail(std::ostream& err, const absl::Status& status) {
-  err << "vmbfsctl: " << Printable(std::string(status.message())) << "\n";
+// One line for each of the message; `place` comes before each.
+int Fail(std::ostream& err, const absl::Status& status, const std::string& place = {}) {
+  for (const absl::string_view line : absl::StrSplit(status.message(), '\n')) {
+    err << "vmbfsctl: " << Printable(absl::StrCat(place, line)) << "\n";
+  }
   return kExitFailed;
 }
 
@@ -88,26 +93,16 @@ Bytes ForWmi(const Bytes& hive) {
 }
 
 int Build(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
-  auto settings = hive::ImcSettings::Create(arguments.options);
-  if (!settings.ok()) return Fail(err, settings.status());
-  for (const std::string& input : arguments.inputs) {
-    const absl::StatusOr<Bytes> bytes = ReadFile(input);
+  std::vector<hive::ImcInput> inputs;
+  for (const std::string& path : arguments.inputs) {
+    absl::StatusOr<Bytes> bytes = ReadFile(path);
     if (!bytes.ok()) return Fail(err, bytes.status());
-    const absl::Status added = hive::AddRegFile(input, *bytes, *settings);
-    if (!added.ok()) return Fail(err, added);
+    inputs.push_back({.name = path, .bytes = *std::move(bytes)});
   }
-  Warn(err, settings->warnings());
-  const hive::ImcFindings findings = hive::CheckImc(settings->tree());
-  Warn(err, findings.warnings);
-  for (const std::string& error : findings.errors) Fail(err, absl::InvalidArgumentError(error));
-  if (!findings.errors.empty()) return kExitFailed;
-
-  hive::HiveWriteOptions options;
-  if (arguments.options.force) options.value_bytes_max = options.hive_bytes_max;
-  const auto written = hive::WriteHive(settings->tree(), options);
-  if (!written.ok()) return Fail(err, written.status());
-  Warn(err, written->warnings);
-  const Bytes bytes = arguments.wmi ? ForWmi(written->bytes) : written->bytes;
+  const absl::StatusOr<hive::ImcBuild> build = hive::BuildImc(inputs, arguments.options);
+  if (!build.ok()) return Fail(err, build.status());
+  Warn(err, build->warnings);
+  const Bytes bytes = arguments.wmi ? ForWmi(build->hive) : build->hive;
   if (const absl::Status status = WriteFileWhole(arguments.output, bytes); !status.ok()) {
     return Fail(err, status);
   }
@@ -125,16 +120,12 @@ absl::StatusOr<hive::HiveReading> ReadHiveFile(const std::string& path) {
 }
 
 int Validate(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
-  const auto reading = ReadHiveFile(arguments.file);
-  if (!reading.ok()) return Fail(err, reading.status());
-  Warn(err, reading->warnings);
-  const hive::ImcFindings findings = hive::CheckImc(reading->tree);
-  Warn(err, findings.warnings);
-  for (const std::string& error : findings.errors) {
-    Fail(err, absl::InvalidArgumentError(absl::StrCat(arguments.file, ": ", error)));
-  }
-  if (!findings.errors.empty()) return kExitFailed;
-  out << Printable(arguments.file) << ": valid, " << reading->tree.key_count() << " keys\n";
+  const absl::StatusOr<Bytes> bytes = ReadFile(arguments.file);
+  if (!bytes.ok()) return Fail(err, bytes.status());
+  const absl::StatusOr<hive::ImcValidation> validation = hive::ValidateImc(*bytes);
+  if (!validation.ok()) return Fail(err, validation.status(), arguments.file + ": ");
+  Warn(err, validation->warnings);
+  out << Printable(arguments.file) << ": valid, " << validation->tree.key_count() << " keys\n";
   return kExitDone;
 }
 
