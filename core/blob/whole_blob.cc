@@ -28,15 +28,16 @@ absl::StatusOr<std::vector<std::byte>> ReadBlob(BlobStore& store, const std::str
         ::pread(fd->get(), bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) {
-      return absl::InternalError(absl::StrCat("cannot read blob ", sha256, ": ",
-                                              std::generic_category().message(errno)));
+      return absl::InternalError(
+          absl::StrCat("cannot read blob ", sha256, ": ", std::generic_category().message(errno)));
     }
     if (count == 0) break;  // cut meanwhile: the digest says so
     done += static_cast<size_t>(count);
   }
   if (Sha256Hex(std::span(bytes).first(done)) != sha256) {
     return absl::DataLossError(
-        absl::StrCat("blob ", sha256, " has other bytes on disk than its name says; remove the "
+        absl::StrCat("blob ", sha256,
+                     " has other bytes on disk than its name says; remove the "
                      "file and upload it again"));
   }
   return bytes;

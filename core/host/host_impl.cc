@@ -322,10 +322,10 @@ absl::StatusOr<VmEntry> HostImpl::AttachOrSwapInOrder(const std::string& vm, Dev
   const auto found = entry->attachments.find(device);
   if (found == entry->attachments.end()) {
     if (!etag.empty()) {
-      return HostError(StatusCode::kAborted, "ETAG_MISMATCH",
-                       absl::StrCat("vm ", vm, " has nothing attached to ",
-                                    std::string(DeviceName(device)),
-                                    " any more, so no etag fits; decide again, without one"));
+      return HostError(
+          StatusCode::kAborted, "ETAG_MISMATCH",
+          absl::StrCat("vm ", vm, " has nothing attached to ", std::string(DeviceName(device)),
+                       " any more, so no etag fits; decide again, without one"));
     }
     return AttachTo(*std::move(entry), device, std::move(backing));
   }
