@@ -20,7 +20,7 @@ namespace vmbfs::rpc {
 
 inline constexpr int kInputsMax = 64;
 inline constexpr uint64_t kInputsBytesMax = uint64_t{64} << 20;  // together
-inline constexpr size_t kInputNameBytesMax = 256;
+inline constexpr size_t kInputNameBytesMax = 1024;
 
 // The hive that the inputs make. Waits for the disk.
 // Errors: kInvalidArgument ("INPUTS_INVALID" for their number, names and

@@ -61,7 +61,7 @@ TEST(SamplesTest, AgentIsAService) {
                             "a failure of service agent at boot is logged, and the boot goes on",
                             "service agent runs \"%SystemDrive%\\agent\\agent.exe --service\"",
                             "service agent runs as \"LocalSystem\"",
-                            "service agent starts after services \"Tcpip\""}));
+                            "service agent starts after services [\"Tcpip\"]"}));
 }
 
 TEST(SamplesTest, DebuggerSeesAllMessagesAndTheCrash) {

@@ -20,7 +20,8 @@ namespace {
 
 // What goes with the request itself; a server takes requests below 4 MiB.
 constexpr uintmax_t kInlineBytesMax = 2 << 20;
-constexpr size_t kNameBytesMax = 200;  // an escape may make it a little longer
+// Of a file's name; cut and escaped it stays below what a server takes.
+constexpr size_t kNameBytesMax = 200;
 
 // The bytes of a regular file of at most so many; nullopt for any other file,
 // which is UploadFile's to send or to refuse.
