@@ -112,6 +112,13 @@ class Host {
   virtual absl::StatusOr<AttachmentView> Swap(const std::string& vm, DeviceKind device,
                                               const FileContent& content,
                                               const std::string& etag) = 0;
+  // Attaches where nothing is attached, and swaps otherwise. Where the content is
+  // the wanted one already nothing changes, whatever the etag: the call can be
+  // repeated until it is answered.
+  // Errors: also kAborted for an etag where nothing is attached.
+  virtual absl::StatusOr<AttachmentView> AttachOrSwap(const std::string& vm, DeviceKind device,
+                                                      const FileContent& content,
+                                                      const std::string& etag) = 0;
   virtual absl::Status Detach(const std::string& vm, DeviceKind device, bool force,
                               const std::string& etag) = 0;
 

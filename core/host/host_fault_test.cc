@@ -202,18 +202,23 @@ TEST_F(HostFaultTest, LinkPathThatAFileHasMakesCreateFail) {
   EXPECT_TRUE(host_->CreateVm("web-7", {}).ok());
 }
 
-TEST_F(HostFaultTest, LostBlobLeavesOtherVmsServedAndIsRepairedByASwap) {
+TEST_F(HostFaultTest, LostBlobLeavesOtherVmsServedAndIsRepairedByTheSameContent) {
   ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   const FileContent content = Upload("hive");
   ASSERT_TRUE(host_->Attach("web-7", DeviceKind::kImc, content).ok());
-  host_.reset();
-  fs::remove(options_.state_dir / "blobs" / content.sha256.substr(0, 2) / content.sha256);
-  Restart();
-  EXPECT_THAT(Seen("vms/web-7/devices/imc/wanted"),
-              HasSubstr("unreadable file imc.hiv, 4 bytes: no blob " + content.sha256));
-  ASSERT_TRUE(host_->Swap("web-7", DeviceKind::kImc, Upload("hive"), "").ok());
-  EXPECT_EQ(Seen("vms/web-7/devices/imc/wanted"),
-            "file imc.hiv, 4 bytes, sha256 " + content.sha256);
+  for (const bool swap : {true, false}) {
+    host_.reset();
+    fs::remove(options_.state_dir / "blobs" / content.sha256.substr(0, 2) / content.sha256);
+    Restart();
+    EXPECT_THAT(Seen("vms/web-7/devices/imc/wanted"),
+                HasSubstr("unreadable file imc.hiv, 4 bytes: no blob " + content.sha256));
+    const FileContent again = Upload("hive");
+    const auto repaired = swap ? host_->Swap("web-7", DeviceKind::kImc, again, "")
+                               : host_->AttachOrSwap("web-7", DeviceKind::kImc, again, "");
+    ASSERT_TRUE(repaired.ok()) << repaired.status();
+    EXPECT_EQ(Seen("vms/web-7/devices/imc/wanted"),
+              "file imc.hiv, 4 bytes, sha256 " + content.sha256);
+  }
 }
 
 TEST_F(HostFaultTest, RowThatThisProgramWouldNotWriteMakesStartFailWithItsKey) {

@@ -196,13 +196,19 @@ absl::Status HostImpl::DeleteVm(const std::string& name, bool force, const std::
   return absl::OkStatus();
 }
 
-absl::StatusOr<AttachmentView> HostImpl::Attach(const std::string& vm, DeviceKind device,
-                                                const FileContent& content) {
-  if (const auto entry = Require(vm); !entry.ok()) return entry.status();
+absl::StatusOr<LiveBacking> HostImpl::Resolve(DeviceKind device, const FileContent& content) {
   const auto source = CheckContent(device, content, options_.boot_bytes_max, *blobs_);
   if (!source.ok()) return source.status();
   auto backing = resolver_.Resolve(*source);
   if (!backing.ok()) return BlobError(backing.status());
+  return backing;
+}
+
+absl::StatusOr<AttachmentView> HostImpl::Attach(const std::string& vm, DeviceKind device,
+                                                const FileContent& content) {
+  if (const auto entry = Require(vm); !entry.ok()) return entry.status();
+  auto backing = Resolve(device, content);
+  if (!backing.ok()) return backing.status();
   const auto entry = AttachInOrder(vm, device, *std::move(backing));
   if (!entry.ok()) return entry.status();
   return MakeAttachmentView(*entry, device, entry->vm->Status().Wait());
@@ -218,7 +224,12 @@ absl::StatusOr<VmEntry> HostImpl::AttachInOrder(const std::string& vm, DeviceKin
                      absl::StrCat("vm ", vm, " has something attached to ",
                                   std::string(DeviceName(device)), "; swap it or detach it first"));
   }
-  if (!entry->vm->Status().Wait().has_value()) return NoAnswer(vm);
+  return AttachTo(*std::move(entry), device, std::move(backing));
+}
+
+absl::StatusOr<VmEntry> HostImpl::AttachTo(VmEntry entry, DeviceKind device, LiveBacking backing) {
+  const std::string& vm = entry.record.name;
+  if (!entry.vm->Status().Wait().has_value()) return NoAnswer(vm);
 
   const int64_t now_us = now_us_();
   AttachmentRecord record{.vm = vm,
@@ -232,15 +243,15 @@ absl::StatusOr<VmEntry> HostImpl::AttachInOrder(const std::string& vm, DeviceKin
   const auto revision = store_->InsertAttachment(record);
   if (!revision.ok()) return StoreError(revision.status());
   const auto applied =
-      WaitForApplied(entry->vm->Attach(device, std::move(backing)), vm, "attachment");
+      WaitForApplied(entry.vm->Attach(device, std::move(backing)), vm, "attachment");
   if (applied.has_value() && !applied->ok()) {
     (void)store_->DeleteAttachment(vm, record.device);
     return HostError(StatusCode::kInternal, "OFFER_FAILED", std::string(applied->message()));
   }
   record.revision = *revision;
-  entry->record.revision = *revision;
-  entry->attachments.emplace(device, std::move(record));
-  registry_.Put(*entry);
+  entry.record.revision = *revision;
+  entry.attachments.emplace(device, std::move(record));
+  registry_.Put(entry);
   return entry;
 }
 
@@ -255,10 +266,8 @@ absl::StatusOr<AttachmentView> HostImpl::GetAttachment(const std::string& vm, De
 absl::StatusOr<AttachmentView> HostImpl::Swap(const std::string& vm, DeviceKind device,
                                               const FileContent& content, const std::string& etag) {
   if (const auto entry = RequireAttachment(vm, device); !entry.ok()) return entry.status();
-  const auto source = CheckContent(device, content, options_.boot_bytes_max, *blobs_);
-  if (!source.ok()) return source.status();
-  auto backing = resolver_.Resolve(*source);
-  if (!backing.ok()) return BlobError(backing.status());
+  auto backing = Resolve(device, content);
+  if (!backing.ok()) return backing.status();
   const auto entry = SwapInOrder(vm, device, *std::move(backing), etag);
   if (!entry.ok()) return entry.status();
   return MakeAttachmentView(*entry, device, entry->vm->Status().Wait());
@@ -269,12 +278,18 @@ absl::StatusOr<VmEntry> HostImpl::SwapInOrder(const std::string& vm, DeviceKind 
   MutexLock lock(mutation_mutex_);
   auto entry = RequireAttachment(vm, device);
   if (!entry.ok()) return entry;
-  AttachmentRecord& record = entry->attachments.at(device);
-  if (absl::Status status = CheckEtag(etag, record.revision, "the attachment"); !status.ok()) {
+  const uint64_t revision = entry->attachments.at(device).revision;
+  if (absl::Status status = CheckEtag(etag, revision, "the attachment"); !status.ok()) {
     return status;
   }
-  if (!entry->vm->Status().Wait().has_value()) return NoAnswer(vm);
+  return SwapOn(*std::move(entry), device, std::move(backing));
+}
 
+absl::StatusOr<VmEntry> HostImpl::SwapOn(VmEntry entry, DeviceKind device, LiveBacking backing) {
+  const std::string& vm = entry.record.name;
+  if (!entry.vm->Status().Wait().has_value()) return NoAnswer(vm);
+
+  AttachmentRecord& record = entry.attachments.at(device);
   record.source_kind = backing.source.kind;
   record.sha256 = backing.source.sha256;
   record.size_bytes = backing.source.size_bytes;
@@ -282,11 +297,50 @@ absl::StatusOr<VmEntry> HostImpl::SwapInOrder(const std::string& vm, DeviceKind 
   record.update_time_us = now_us_();
   const auto revision = store_->UpdateAttachment(record);
   if (!revision.ok()) return StoreError(revision.status());
-  (void)WaitForApplied(entry->vm->SetBacking(device, std::move(backing)), vm, "swap");
+  (void)WaitForApplied(entry.vm->SetBacking(device, std::move(backing)), vm, "swap");
   record.revision = *revision;
-  entry->record.revision = *revision;
-  registry_.Put(*entry);
+  entry.record.revision = *revision;
+  registry_.Put(entry);
   return entry;
+}
+
+absl::StatusOr<AttachmentView> HostImpl::AttachOrSwap(const std::string& vm, DeviceKind device,
+                                                      const FileContent& content,
+                                                      const std::string& etag) {
+  if (const auto entry = Require(vm); !entry.ok()) return entry.status();
+  auto backing = Resolve(device, content);
+  if (!backing.ok()) return backing.status();
+  const auto entry = AttachOrSwapInOrder(vm, device, *std::move(backing), etag);
+  if (!entry.ok()) return entry.status();
+  return MakeAttachmentView(*entry, device, entry->vm->Status().Wait());
+}
+
+absl::StatusOr<VmEntry> HostImpl::AttachOrSwapInOrder(const std::string& vm, DeviceKind device,
+                                                      LiveBacking backing,
+                                                      const std::string& etag) {
+  MutexLock lock(mutation_mutex_);
+  auto entry = Require(vm);
+  if (!entry.ok()) return entry;
+  const auto found = entry->attachments.find(device);
+  if (found == entry->attachments.end()) {
+    if (!etag.empty()) {
+      return HostError(
+          StatusCode::kAborted, "ETAG_MISMATCH",
+          absl::StrCat("vm ", vm, " has nothing attached to ", std::string(DeviceName(device)),
+                       " any more, so no etag fits; decide again, without one"));
+    }
+    return AttachTo(*std::move(entry), device, std::move(backing));
+  }
+  if (SourceOf(found->second) == backing.source) {
+    // Set again all the same: the one before may have been lost or damaged on disk.
+    (void)WaitForApplied(entry->vm->SetBacking(device, std::move(backing)), vm, "swap");
+    return entry;
+  }
+  const uint64_t revision = found->second.revision;
+  if (absl::Status status = CheckEtag(etag, revision, "the attachment"); !status.ok()) {
+    return status;
+  }
+  return SwapOn(*std::move(entry), device, std::move(backing));
 }
 
 absl::Status HostImpl::Detach(const std::string& vm, DeviceKind device, bool force,

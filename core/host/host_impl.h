@@ -49,6 +49,9 @@ class HostImpl final : public Host {
   absl::StatusOr<AttachmentView> GetAttachment(const std::string& vm, DeviceKind device) override;
   absl::StatusOr<AttachmentView> Swap(const std::string& vm, DeviceKind device,
                                       const FileContent& content, const std::string& etag) override;
+  absl::StatusOr<AttachmentView> AttachOrSwap(const std::string& vm, DeviceKind device,
+                                              const FileContent& content,
+                                              const std::string& etag) override;
   absl::Status Detach(const std::string& vm, DeviceKind device, bool force,
                       const std::string& etag) override;
 
@@ -67,6 +70,8 @@ class HostImpl final : public Host {
   absl::StatusOr<VmEntry> Require(const std::string& vm) const;
   absl::StatusOr<VmEntry> RequireAttachment(const std::string& vm, DeviceKind device) const;
   std::string LinkPathOf(const std::string& vm) const;
+  // The content as the device's next open gets it. Waits for the disk.
+  absl::StatusOr<LiveBacking> Resolve(DeviceKind device, const FileContent& content);
 
   // The part of each mutation that is one at a time; returns the new entry.
   absl::StatusOr<VmEntry> CreateVmInOrder(const std::string& name, const VmOptions& options)
@@ -75,6 +80,14 @@ class HostImpl final : public Host {
                                         LiveBacking backing) VMBFS_EXCLUDES(mutation_mutex_);
   absl::StatusOr<VmEntry> SwapInOrder(const std::string& vm, DeviceKind device, LiveBacking backing,
                                       const std::string& etag) VMBFS_EXCLUDES(mutation_mutex_);
+  absl::StatusOr<VmEntry> AttachOrSwapInOrder(const std::string& vm, DeviceKind device,
+                                              LiveBacking backing, const std::string& etag)
+      VMBFS_EXCLUDES(mutation_mutex_);
+  // Of these two: the VM has nothing, or something, on the device.
+  absl::StatusOr<VmEntry> AttachTo(VmEntry entry, DeviceKind device, LiveBacking backing)
+      VMBFS_REQUIRES(mutation_mutex_);
+  absl::StatusOr<VmEntry> SwapOn(VmEntry entry, DeviceKind device, LiveBacking backing)
+      VMBFS_REQUIRES(mutation_mutex_);
 
   const HostOptions options_;
   const WallClock now_us_;

@@ -250,6 +250,37 @@ TEST_F(HostTest, SwapChangesWhatIsWantedAndItsEtag) {
               StatusCode::kAborted, "ETAG_MISMATCH");
 }
 
+TEST_F(HostTest, AttachOrSwapDoesWhatIsMissingAndNothingWhenRepeated) {
+  const FileContent first = Upload("first");
+  const FileContent second = Upload("second");
+  const auto provide = [&](const FileContent& content, const std::string& etag) {
+    return host_->AttachOrSwap("web-7", DeviceKind::kImc, content, etag);
+  };
+  ExpectError(provide(first, "").status(), StatusCode::kNotFound, "VM_NOT_FOUND");
+  ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
+  ExpectError(provide(first, "r1").status(), StatusCode::kAborted, "ETAG_MISMATCH");
+  const auto attached = provide(first, "");
+  ASSERT_TRUE(attached.ok()) << attached.status();
+  EXPECT_EQ(attached->wanted.sha256, first.sha256);
+
+  Restart();
+  for (const std::string& etag : {std::string(), attached->etag, std::string("r999")}) {
+    const auto again = provide(first, etag);
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(again->etag, attached->etag);
+    EXPECT_EQ(again->update_time_us, attached->update_time_us);
+  }
+  ExpectError(provide(second, "r999").status(), StatusCode::kAborted, "ETAG_MISMATCH");
+  const auto swapped = provide(second, attached->etag);
+  ASSERT_TRUE(swapped.ok()) << swapped.status();
+  EXPECT_EQ(swapped->wanted.sha256, second.sha256);
+  EXPECT_NE(swapped->etag, attached->etag);
+  EXPECT_EQ(swapped->create_time_us, attached->create_time_us);
+  FileContent missing = first;
+  missing.sha256 = std::string(64, '0');
+  ExpectError(provide(missing, "").status(), StatusCode::kNotFound, "BLOB_NOT_FOUND");
+}
+
 TEST_F(HostTest, DetachedDeviceIsGoneAndMayBeAttachedAgain) {
   ASSERT_TRUE(host_->CreateVm("web-7", {}).ok());
   const auto attached = host_->Attach("web-7", DeviceKind::kImc, Upload("hive"));

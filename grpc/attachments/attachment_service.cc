@@ -1,6 +1,7 @@
 #include "grpc/attachments/attachment_service.h"
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -11,6 +12,7 @@
 #include "grpc/convert/status.h"
 #include "grpc/convert/views.h"
 #include "grpc/executor/unary_call.h"
+#include "grpc/hives/hives.h"
 #include "vmbfs/v1/attachment.grpc.pb.h"
 
 namespace vmbfs::rpc {
@@ -75,10 +77,13 @@ class AttachmentService final : public v1::AttachmentService::CallbackService {
   Executor& executor_;
 };
 
-// Answers with the attachment, or the host's error about its source.
-absl::Status Answer(const absl::StatusOr<AttachmentView>& attachment, v1::Attachment& response) {
+// Answers with the attachment and what there is to say about its content, or
+// with the host's error about its source.
+absl::Status Answer(const absl::StatusOr<AttachmentView>& attachment, v1::Attachment& response,
+                    const std::vector<std::string>& warnings = {}) {
   if (!attachment.ok()) return AboutField(attachment.status(), kSourceField);
   response = ToProto(*attachment);
+  AddWarnings(warnings, *response.mutable_warnings());
   return absl::OkStatus();
 }
 
@@ -110,7 +115,11 @@ absl::Status AttachmentService::Create(const v1::CreateAttachmentRequest& reques
   if (!device.ok()) return device.status();
   absl::StatusOr<FileContent> content = ParseSource(request.attachment());
   if (!content.ok()) return content.status();
-  if (!request.validate_only()) return Answer(host_.Attach(*vm, *device, *content), response);
+  const auto warnings = WarningsAbout(host_, *device, content->sha256, request.strict());
+  if (!warnings.ok()) return warnings.status();
+  if (!request.validate_only()) {
+    return Answer(host_.Attach(*vm, *device, *content), response, *warnings);
+  }
 
   const absl::StatusOr<AttachmentView> existing = host_.GetAttachment(*vm, *device);
   if (existing.ok()) {
@@ -126,7 +135,7 @@ absl::Status AttachmentService::Create(const v1::CreateAttachmentRequest& reques
   view.vm = *vm;
   view.device = *device;
   view.wanted = *content;
-  response = ToProto(view);
+  (void)Answer(view, response, *warnings);
   response.clear_create_time();
   response.clear_update_time();
   return absl::OkStatus();
@@ -162,13 +171,15 @@ absl::Status AttachmentService::Update(const v1::UpdateAttachmentRequest& reques
   if (!current.ok()) return current.status();
   absl::StatusOr<FileContent> content = MergeSource(attachment, *update, current->wanted);
   if (!content.ok()) return content.status();
+  const auto warnings = WarningsAbout(host_, id->device, content->sha256, request.strict());
+  if (!warnings.ok()) return warnings.status();
 
   if (!request.validate_only()) {
     // What is kept of the source must not have changed meanwhile.
     const bool whole = update->blob && (update->file_name || id->device == DeviceKind::kImc);
     const std::string& etag =
         attachment.etag().empty() && !whole ? current->etag : attachment.etag();
-    return Answer(host_.Swap(id->vm, id->device, *content, etag), response);
+    return Answer(host_.Swap(id->vm, id->device, *content, etag), response, *warnings);
   }
   if (!attachment.etag().empty() && attachment.etag() != current->etag) {
     return HostError(absl::StatusCode::kAborted, "ETAG_MISMATCH",
@@ -177,7 +188,7 @@ absl::Status AttachmentService::Update(const v1::UpdateAttachmentRequest& reques
   }
   if (absl::Status fits = CheckContent(id->device, *content); !fits.ok()) return fits;
   current->wanted = *content;
-  return Answer(current, response);
+  return Answer(current, response, *warnings);
 }
 
 absl::Status AttachmentService::Delete(const v1::DeleteAttachmentRequest& request) {

@@ -15,6 +15,7 @@
 #include "grpc/library/library.h"
 #include "vmbfs/v1/attachment.grpc.pb.h"
 #include "vmbfs/v1/blob.grpc.pb.h"
+#include "vmbfs/v1/imc.grpc.pb.h"
 #include "vmbfs/v1/inspect.grpc.pb.h"
 #include "vmbfs/v1/vm.grpc.pb.h"
 
@@ -48,6 +49,7 @@ class GrpcClient final : public Client {
     vms_ = v1::VmService::NewStub(channel);
     attachments_ = v1::AttachmentService::NewStub(channel);
     blobs_ = v1::BlobService::NewStub(channel);
+    imc_ = v1::ImcService::NewStub(channel);
     inspect_ = v1::InspectService::NewStub(channel);
   }
 
@@ -117,6 +119,23 @@ class GrpcClient final : public Client {
     return blob;
   }
 
+  absl::StatusOr<v1::BuildImcResponse> BuildImc(const v1::BuildImcRequest& request) override {
+    return Call<v1::BuildImcResponse>(*imc_, &v1::ImcService::Stub::BuildImc, request);
+  }
+  absl::StatusOr<v1::Attachment> ProvisionImc(const v1::ProvisionImcRequest& request) override {
+    return Call<v1::Attachment>(*imc_, &v1::ImcService::Stub::ProvisionImc, request);
+  }
+  absl::StatusOr<v1::ValidateImcResponse> ValidateImc(
+      const v1::ValidateImcRequest& request) override {
+    return Call<v1::ValidateImcResponse>(*imc_, &v1::ImcService::Stub::ValidateImc, request);
+  }
+  absl::StatusOr<v1::ExplainImcResponse> ExplainImc(const v1::ExplainImcRequest& request) override {
+    return Call<v1::ExplainImcResponse>(*imc_, &v1::ImcService::Stub::ExplainImc, request);
+  }
+  absl::StatusOr<v1::DiffImcResponse> DiffImc(const v1::DiffImcRequest& request) override {
+    return Call<v1::DiffImcResponse>(*imc_, &v1::ImcService::Stub::DiffImc, request);
+  }
+
   absl::StatusOr<v1::InspectResponse> Inspect(const v1::InspectRequest& request) override {
     return Call<v1::InspectResponse>(*inspect_, &v1::InspectService::Stub::Inspect, request);
   }
@@ -161,6 +180,7 @@ class GrpcClient final : public Client {
   std::unique_ptr<v1::VmService::Stub> vms_;
   std::unique_ptr<v1::AttachmentService::Stub> attachments_;
   std::unique_ptr<v1::BlobService::Stub> blobs_;
+  std::unique_ptr<v1::ImcService::Stub> imc_;
   std::unique_ptr<v1::InspectService::Stub> inspect_;
 };
 

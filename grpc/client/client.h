@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "vmbfs/v1/attachment.pb.h"
 #include "vmbfs/v1/blob.pb.h"
+#include "vmbfs/v1/imc.pb.h"
 #include "vmbfs/v1/inspect.pb.h"
 #include "vmbfs/v1/vm.pb.h"
 
@@ -61,6 +62,14 @@ class Client {
   virtual absl::StatusOr<v1::Blob> UploadBlob(const v1::UploadBlobRequest::Options& options,
                                               const ChunkSource& next,
                                               std::chrono::milliseconds timeout) = 0;
+
+  virtual absl::StatusOr<v1::BuildImcResponse> BuildImc(const v1::BuildImcRequest& request) = 0;
+  virtual absl::StatusOr<v1::Attachment> ProvisionImc(const v1::ProvisionImcRequest& request) = 0;
+  virtual absl::StatusOr<v1::ValidateImcResponse> ValidateImc(
+      const v1::ValidateImcRequest& request) = 0;
+  virtual absl::StatusOr<v1::ExplainImcResponse> ExplainImc(
+      const v1::ExplainImcRequest& request) = 0;
+  virtual absl::StatusOr<v1::DiffImcResponse> DiffImc(const v1::DiffImcRequest& request) = 0;
 
   virtual absl::StatusOr<v1::InspectResponse> Inspect(const v1::InspectRequest& request) = 0;
 };

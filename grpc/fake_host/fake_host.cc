@@ -1,5 +1,8 @@
 #include "grpc/fake_host/fake_host.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <span>
@@ -40,20 +43,27 @@ class FakeHost::Blobs final : public BlobStore {
   absl::StatusOr<BlobInfo> Find(const std::string& sha256) override {
     if (!IsSha256Hex(sha256)) return absl::InvalidArgumentError("not a digest");
     MutexLock lock(mutex_);
-    const auto found = sizes_.find(sha256);
-    if (found == sizes_.end()) {
+    const auto found = contents_.find(sha256);
+    if (found == contents_.end()) {
       return HostError(StatusCode::kNotFound, "BLOB_NOT_FOUND", "no such blob: upload it first");
     }
-    return BlobInfo{sha256, found->second};
+    return BlobInfo{sha256, found->second.size()};
   }
 
-  absl::StatusOr<hyperv::UniqueFd> OpenForRead(const std::string&, uint64_t) override {
-    return absl::UnimplementedError("the fake keeps no content");
+  absl::StatusOr<hyperv::UniqueFd> OpenForRead(const std::string& sha256, uint64_t) override {
+    if (const auto found = Find(sha256); !found.ok()) return found.status();
+    hyperv::UniqueFd fd(::memfd_create("blob", MFD_CLOEXEC));
+    MutexLock lock(mutex_);
+    const std::vector<std::byte>& bytes = contents_[sha256];
+    if (::write(fd.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) {
+      return absl::InternalError("no memory for the blob");
+    }
+    return fd;
   }
 
   size_t count() {
     MutexLock lock(mutex_);
-    return sizes_.size();
+    return contents_.size();
   }
 
  private:
@@ -79,7 +89,7 @@ class FakeHost::Blobs final : public BlobStore {
             absl::StrCat("the content has digest ", blob.sha256, ", not ", *expected_sha256));
       }
       MutexLock lock(blobs_.mutex_);
-      blobs_.sizes_[blob.sha256] = blob.size_bytes;
+      blobs_.contents_[blob.sha256] = std::move(bytes_);
       return blob;
     }
 
@@ -91,7 +101,7 @@ class FakeHost::Blobs final : public BlobStore {
 
   const std::shared_ptr<std::atomic<int>> uploads_;
   Mutex mutex_;
-  std::map<std::string, uint64_t> sizes_ VMBFS_GUARDED_BY(mutex_);
+  std::map<std::string, std::vector<std::byte>> contents_ VMBFS_GUARDED_BY(mutex_);
 };
 
 FakeHost::FakeHost(uint64_t upload_bytes_max)
@@ -218,17 +228,21 @@ absl::StatusOr<AttachmentView> FakeHost::Attach(const std::string& vm, DeviceKin
     return HostError(StatusCode::kAlreadyExists, "DEVICE_ALREADY_ATTACHED",
                      "exists already: swap it");
   }
+  return AttachTo(**found, device, content);
+}
+
+absl::StatusOr<AttachmentView> FakeHost::AttachTo(VmView& vm, DeviceKind device,
+                                                  const FileContent& content) {
   const absl::StatusOr<FileContent> resolved = Resolve(device, content);
   if (!resolved.ok()) return resolved.status();
   AttachmentView attachment;
-  attachment.vm = vm;
+  attachment.vm = vm.name;
   attachment.device = device;
   attachment.wanted = *resolved;
   attachment.etag = NextEtag();
   attachment.create_time_us = attachment.update_time_us = kEpochUs;
-  auto& attachments = (*found)->attachments;
-  const auto at = device == DeviceKind::kImc ? attachments.begin() : attachments.end();
-  return *attachments.insert(at, attachment);
+  const auto at = device == DeviceKind::kImc ? vm.attachments.begin() : vm.attachments.end();
+  return *vm.attachments.insert(at, attachment);
 }
 
 absl::StatusOr<AttachmentView> FakeHost::GetAttachment(const std::string& vm, DeviceKind device) {
@@ -243,12 +257,31 @@ absl::StatusOr<AttachmentView> FakeHost::Swap(const std::string& vm, DeviceKind 
   MutexLock lock(mutex_);
   const absl::StatusOr<AttachmentView*> attachment = FindAttachment(vm, device);
   if (!attachment.ok()) return attachment.status();
-  if (absl::Status same = CheckEtag(etag, (*attachment)->etag); !same.ok()) return same;
-  const absl::StatusOr<FileContent> resolved = Resolve(device, content);
+  return SwapOn(**attachment, content, etag);
+}
+
+absl::StatusOr<AttachmentView> FakeHost::SwapOn(AttachmentView& attachment,
+                                                const FileContent& content,
+                                                const std::string& etag) {
+  if (absl::Status same = CheckEtag(etag, attachment.etag); !same.ok()) return same;
+  const absl::StatusOr<FileContent> resolved = Resolve(attachment.device, content);
   if (!resolved.ok()) return resolved.status();
-  (*attachment)->wanted = *resolved;
-  (*attachment)->etag = NextEtag();
-  return **attachment;
+  attachment.wanted = *resolved;
+  attachment.etag = NextEtag();
+  return attachment;
+}
+
+absl::StatusOr<AttachmentView> FakeHost::AttachOrSwap(const std::string& vm, DeviceKind device,
+                                                      const FileContent& content,
+                                                      const std::string& etag) {
+  MutexLock lock(mutex_);
+  const absl::StatusOr<VmView*> found = FindVm(vm);
+  if (!found.ok()) return found.status();
+  const absl::StatusOr<AttachmentView*> attachment = FindAttachment(vm, device);
+  if (attachment.ok() && (*attachment)->wanted.sha256 == content.sha256) return **attachment;
+  if (attachment.ok()) return SwapOn(**attachment, content, etag);
+  if (absl::Status same = CheckEtag(etag, ""); !same.ok()) return same;
+  return AttachTo(**found, device, content);
 }
 
 absl::Status FakeHost::Detach(const std::string& vm, DeviceKind device, bool force,

@@ -46,6 +46,9 @@ class FakeHost final : public Host {
   absl::StatusOr<AttachmentView> GetAttachment(const std::string& vm, DeviceKind device) override;
   absl::StatusOr<AttachmentView> Swap(const std::string& vm, DeviceKind device,
                                       const FileContent& content, const std::string& etag) override;
+  absl::StatusOr<AttachmentView> AttachOrSwap(const std::string& vm, DeviceKind device,
+                                              const FileContent& content,
+                                              const std::string& etag) override;
   absl::Status Detach(const std::string& vm, DeviceKind device, bool force,
                       const std::string& etag) override;
   BlobStore& blobs() override;
@@ -58,6 +61,10 @@ class FakeHost final : public Host {
   absl::StatusOr<VmView*> FindVm(const std::string& name) VMBFS_REQUIRES(mutex_);
   absl::StatusOr<AttachmentView*> FindAttachment(const std::string& vm, DeviceKind device)
       VMBFS_REQUIRES(mutex_);
+  absl::StatusOr<AttachmentView> AttachTo(VmView& vm, DeviceKind device, const FileContent& content)
+      VMBFS_REQUIRES(mutex_);
+  absl::StatusOr<AttachmentView> SwapOn(AttachmentView& attachment, const FileContent& content,
+                                        const std::string& etag) VMBFS_REQUIRES(mutex_);
   absl::StatusOr<FileContent> Resolve(DeviceKind device, const FileContent& content);
   std::string NextEtag() VMBFS_REQUIRES(mutex_);
 

@@ -89,8 +89,9 @@ TEST(Health, ChecksTheServerItsServicesAndNoOthers) {
     request.set_service(service);
     return stub->Check(&context, request, &response).error_code();
   };
-  for (const char* service : {"", "vmbfs.v1.VmService", "vmbfs.v1.AttachmentService",
-                              "vmbfs.v1.BlobService", "vmbfs.v1.InspectService"}) {
+  for (const char* service :
+       {"", "vmbfs.v1.VmService", "vmbfs.v1.AttachmentService", "vmbfs.v1.BlobService",
+        "vmbfs.v1.ImcService", "vmbfs.v1.InspectService"}) {
     HealthCheckResponse response;
     EXPECT_EQ(check(service, response), StatusCode::OK) << service;
     EXPECT_EQ(response.status(), HealthCheckResponse::SERVING) << service;
@@ -163,16 +164,16 @@ TEST_F(ReflectionTest, ListsEveryService) {
   for (const auto& service : response.list_services_response().service()) {
     names.push_back(service.name());
   }
-  EXPECT_THAT(names, UnorderedElementsAre("grpc.health.v1.Health",
-                                          "grpc.reflection.v1alpha.ServerReflection",
-                                          "vmbfs.v1.AttachmentService", "vmbfs.v1.BlobService",
-                                          "vmbfs.v1.InspectService", "vmbfs.v1.VmService"));
+  EXPECT_THAT(names, UnorderedElementsAre(
+                         "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection",
+                         "vmbfs.v1.AttachmentService", "vmbfs.v1.BlobService",
+                         "vmbfs.v1.ImcService", "vmbfs.v1.InspectService", "vmbfs.v1.VmService"));
 }
 
 TEST_F(ReflectionTest, DescribesEveryServiceAndWhatItNeeds) {
-  for (const char* name :
-       {"grpc.health.v1.Health", "vmbfs.v1.AttachmentService", "vmbfs.v1.BlobService",
-        "vmbfs.v1.InspectService", "vmbfs.v1.VmService", "google.api.ResourceDescriptor"}) {
+  for (const char* name : {"grpc.health.v1.Health", "vmbfs.v1.AttachmentService",
+                           "vmbfs.v1.BlobService", "vmbfs.v1.ImcService", "vmbfs.v1.InspectService",
+                           "vmbfs.v1.VmService", "google.api.ResourceDescriptor"}) {
     ServerReflectionRequest request;
     request.set_file_containing_symbol(name);
     const ServerReflectionResponse response = Ask(request);

@@ -20,6 +20,7 @@
 #include "grpc/blobs/blob_service.h"
 #include "grpc/executor/executor.h"
 #include "grpc/health/health_service.h"
+#include "grpc/imc/imc_service.h"
 #include "grpc/inspect/inspect_service.h"
 #include "grpc/library/library.h"
 #include "grpc/server/socket_path.h"
@@ -32,6 +33,10 @@ namespace {
 constexpr std::chrono::seconds kKeepAliveTime{60};
 constexpr std::chrono::seconds kKeepAliveTimeout{20};
 
+// A hive of the largest size takes a processor and some hundred MiB for seconds.
+constexpr unsigned kHiveThreads = 2;
+constexpr size_t kHiveCallsMax = 64;  // waiting or being answered
+
 int Milliseconds(std::chrono::milliseconds time) { return static_cast<int>(time.count()); }
 
 class GrpcServer final : public Server {
@@ -39,11 +44,13 @@ class GrpcServer final : public Server {
   GrpcServer(Host& host, const ServerOptions& options)
       : options_(options),
         executor_(options.threads, options.calls_max),
+        hive_executor_(kHiveThreads, kHiveCallsMax),
         health_({"vmbfs.v1.VmService", "vmbfs.v1.AttachmentService", "vmbfs.v1.BlobService",
-                 "vmbfs.v1.InspectService"}) {
+                 "vmbfs.v1.ImcService", "vmbfs.v1.InspectService"}) {
     services_.push_back(MakeVmService(host, executor_));
     services_.push_back(MakeAttachmentService(host, executor_));
     services_.push_back(MakeBlobService(host, executor_));
+    services_.push_back(MakeImcService(host, hive_executor_));
     services_.push_back(MakeInspectService(host, executor_));
   }
 
@@ -92,8 +99,9 @@ class GrpcServer final : public Server {
   }
 
   const ServerOptions options_;
-  // In this order: services use the executor, the server uses both.
+  // In this order: services use the executors, the server uses both.
   Executor executor_;
+  Executor hive_executor_;
   HealthService health_;
   std::vector<std::unique_ptr<::grpc::Service>> services_;
   std::unique_ptr<::grpc::Server> server_;

@@ -189,6 +189,51 @@ class Swapping(EndToEnd):
         self.assertEqual(b"hive", self.read())
 
 
+class Provisioning(EndToEnd):
+    def sample(self, name):
+        return str(ROOT / "tools" / "samples" / f"{name}.reg")
+
+    def provision(self, *arguments):
+        done = self.daemon.ctl("imc", "provision", "web-7", *arguments)
+        self.assertEqual(b"", done.stderr)
+
+    def test_each_guest_reads_the_hive_that_a_sample_makes(self):
+        self.daemon.start()
+        self.daemon.ctl("vm", "create", "web-7")
+        self.provision(self.sample("computer-name-and-time-zone"))
+        built = self.daemon.folder / "built.hiv"
+        self.daemon.ctl("imc", "build", self.sample("computer-name-and-time-zone"), "--output",
+                        str(built))
+        for profile, vmm in GUESTS:
+            self.assertEqual(built.read_bytes(), self.read(profile=profile, vmm=vmm), vmm)
+
+    def test_the_same_settings_change_nothing_also_after_a_kill_and_others_swap(self):
+        self.daemon.start()
+        self.daemon.ctl("vm", "create", "web-7")
+        self.provision(self.sample("agent-service"))
+        before = self.attachment()
+        self.daemon.kill()
+        self.daemon.start()
+        self.provision(self.sample("agent-service"))
+        self.assertEqual(before, self.attachment())
+        guest = self.daemon.held_guest("web-7", "firmware")
+        read = guest.do("read")
+        self.provision(self.sample("crash-dumps"))
+        self.assertEqual(read, guest.do("read"))
+        self.assertNotEqual(before["etag"], self.attachment()["etag"])
+        self.assertEqual(0, guest.finish())
+        self.assertEqual(self.attachment()["file"]["blob"], "blobs/" + sha256(self.read()))
+
+    def test_what_is_no_hive_is_served_with_a_warning_and_refused_when_strict(self):
+        self.daemon.start()
+        self.daemon.ctl("vm", "create", "web-7")
+        path = self.daemon.file("no.hiv", b"no hive")
+        self.daemon.ctl("attach", "web-7", "imc", "--file", path, "--strict", code=1)
+        done = self.daemon.ctl("attach", "web-7", "imc", "--file", path)
+        self.assertIn(b"warning: not a valid hive", done.stderr)
+        self.assertEqual(b"no hive", self.read())
+
+
 class Lasting(EndToEnd):
     def test_what_was_acknowledged_survives_a_kill(self):
         data = pattern(100_000)

@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "tools/vmbfsctl/text.h"
 #include "tools/vmbfsctl/upload.h"
 
 namespace vmbfs::ctl {
@@ -46,6 +47,16 @@ void WarnOfForce(const Context& context) {
 }
 
 }  // namespace
+
+absl::Status ShowAttachment(const absl::StatusOr<v1::Attachment>& attachment,
+                            const Context& context) {
+  if (attachment.ok()) {
+    for (const std::string& warning : attachment->warnings()) {
+      context.err << "vmbfsctl: warning: " << Printable(warning) << "\n";
+    }
+  }
+  return Show(attachment, context);
+}
 
 absl::Status CreateVm(const Arguments& arguments, const Context& context) {
   v1::CreateVmRequest request;
@@ -98,7 +109,8 @@ absl::Status Attach(const Arguments& arguments, const Context& context) {
   request.set_attachment_id(arguments.device);
   absl::Status filled = FillSource(arguments, context, *request.mutable_attachment());
   if (!filled.ok()) return filled;
-  return Show(context.client.CreateAttachment(request), context);
+  request.set_strict(arguments.strict);
+  return ShowAttachment(context.client.CreateAttachment(request), context);
 }
 
 absl::Status Swap(const Arguments& arguments, const Context& context) {
@@ -112,7 +124,8 @@ absl::Status Swap(const Arguments& arguments, const Context& context) {
   request.mutable_update_mask()->add_paths("file");
   absl::Status filled = FillSource(arguments, context, *request.mutable_attachment());
   if (!filled.ok()) return filled;
-  return Show(context.client.UpdateAttachment(request), context);
+  request.set_strict(arguments.strict);
+  return ShowAttachment(context.client.UpdateAttachment(request), context);
 }
 
 absl::Status Detach(const Arguments& arguments, const Context& context) {

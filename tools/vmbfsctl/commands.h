@@ -7,8 +7,10 @@
 #include <iosfwd>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "grpc/client/client.h"
 #include "tools/vmbfsctl/output.h"
 
@@ -34,7 +36,17 @@ struct Arguments {
   bool monitored = false;
   int32_t depth = 1;
   bool force = false;
+  bool strict = false;  // of imc: refuse what is no valid hive
+  // Of imc provision.
+  std::vector<std::string> inputs;
+  std::optional<uint32_t> sequence;
+  bool rewrite_control_sets = false;
+  std::string etag;
 };
+
+// Prints an attachment, and its warnings to `err`.
+absl::Status ShowAttachment(const absl::StatusOr<v1::Attachment>& attachment,
+                            const Context& context);
 
 absl::Status CreateVm(const Arguments& arguments, const Context& context);
 absl::Status GetVm(const Arguments& arguments, const Context& context);

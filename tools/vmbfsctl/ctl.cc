@@ -10,12 +10,15 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "core/host/host.h"
 #include "grpc/client/client.h"
 #include "tools/version/version.h"
 #include "tools/vmbfsctl/commands.h"
 #include "tools/vmbfsctl/imc_commands.h"
 #include "tools/vmbfsctl/output.h"
+#include "tools/vmbfsctl/provision.h"
 #include "tools/vmbfsctl/text.h"
 
 namespace vmbfs::ctl {
@@ -99,6 +102,8 @@ void AddContentArguments(CLI::App& command, Arguments& arguments) {
   command.add_option("--file", arguments.file, "The file with the content")->required();
   command.add_option("--name", arguments.name,
                      "What the guest sees on boot; the file's own name without it");
+  command.add_flag("--strict", arguments.strict,
+                   "On imc: refuse a file that is no valid hive; without it that is a warning");
 }
 
 void AddAttachmentCommands(CLI::App& app, Request& request) {
@@ -120,6 +125,26 @@ void AddAttachmentCommands(CLI::App& app, Request& request) {
   inspect->add_option("--depth", arguments.depth, "Levels to show below it")
       ->check(CLI::Range(0, kDepthMax))
       ->capture_default_str();
+}
+
+// `imc provision`, which needs the daemon, beside the commands that do not.
+void AddProvisionCommand(CLI::App& imc, Request& request) {
+  Arguments& arguments = request.arguments;
+  CLI::App* provision =
+      AddCommand(imc, request, "provision",
+                 "Make a hive in the daemon and give it to a VM: attaches or swaps imc, and may "
+                 "be repeated",
+                 ProvisionImc);
+  provision->add_option("VM", arguments.vm)->required();
+  provision->add_option("IN", arguments.inputs, "Files as imc build takes them")->required();
+  provision->add_option("--sequence", arguments.sequence,
+                        "A machine takes a hive whose number it has not seen; 2 without it");
+  provision->add_flag("--rewrite-control-sets", arguments.rewrite_control_sets,
+                      "Take ControlSet001 and its like for CurrentControlSet");
+  provision->add_flag("--force", arguments.force,
+                      "Allow a sequence of 0 or 1, and values above 1 MiB");
+  provision->add_option("--etag", arguments.etag,
+                        "Only replace the hive whose attachment has this etag");
 }
 
 // What else there is to say about an error, for a person at a shell.
@@ -158,7 +183,10 @@ int Run(const Request& request, std::ostream& out, std::ostream& err) {
   absl::Status status = request.command(request.arguments, context);
   if (status.ok() && !out.flush()) status = absl::InternalError("cannot write the output");
   if (!status.ok()) {
-    err << "vmbfsctl: " << Printable(std::string(status.message())) << HintFor(status) << "\n";
+    // What is wrong with a hive may take several lines.
+    for (const absl::string_view line : absl::StrSplit(status.message(), '\n')) {
+      err << "vmbfsctl: " << Printable(std::string(line)) << HintFor(status) << "\n";
+    }
   }
   return ExitCodeOf(status);
 }
@@ -178,6 +206,7 @@ int RunCtl(std::vector<std::string> arguments, std::ostream& out, std::ostream& 
   AddAttachmentCommands(app, request);
   LocalCommand local_command;
   AddImcCommands(app, local_command);
+  AddProvisionCommand(*app.get_subcommand("imc"), request);
 
   std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
   try {

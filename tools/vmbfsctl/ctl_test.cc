@@ -56,6 +56,15 @@ class CtlTest : public testing::Test {
     return path;
   }
 
+  // A file of settings that name the computer.
+  std::string RegFile(const std::string& computer, size_t comment_bytes = 0) {
+    return File(computer + ".reg",
+                "Windows Registry Editor Version 5.00\n;" + std::string(comment_bytes, ' ') +
+                    "\n[HKLM\\SYSTEM\\CurrentControlSet\\Control\\ComputerName\\ComputerName]\n"
+                    "\"ComputerName\"=\"" +
+                    computer + "\"\n");
+  }
+
   rpc::TestServer server_;
 };
 
@@ -182,6 +191,73 @@ TEST_F(CtlTest, DetachNeedsForceWhileOpenAndWarnsWithIt) {
   EXPECT_EQ(Run({"detach", "web", "imc"}).exit_code, kExitNotFound);
 }
 
+TEST_F(CtlTest, ProvisionedHiveIsTheOneThatBuildMakes) {
+  const std::string reg = RegFile("WEB-7");
+  const std::string hive = server_.folder() / "built.hiv";
+  const Result built = RunAlone({"imc", "build", reg, "--output", hive});
+  ASSERT_EQ(built.exit_code, kExitDone) << built.err;
+  const std::string digest = built.out.substr(0, 64);
+
+  EXPECT_EQ(Run({"imc", "provision", "web", reg}).exit_code, kExitNotFound);
+  Run({"vm", "create", "web"});
+  for (int i = 0; i < 2; ++i) {
+    const Result provisioned = Run({"imc", "provision", "web", reg});
+    EXPECT_EQ(provisioned.exit_code, kExitDone) << provisioned.err;
+    EXPECT_THAT(provisioned.out, HasSubstr("imc.hiv, 8192 bytes, sha256 " + digest));
+    EXPECT_EQ(provisioned.err, "");
+  }
+  const Result other = Run({"imc", "provision", "web", reg, "--sequence", "3", "--etag", "stale"});
+  EXPECT_EQ(other.exit_code, kExitFailed);
+  const Result swapped = Run({"imc", "provision", "web", reg, "--sequence", "3"});
+  EXPECT_EQ(swapped.exit_code, kExitDone) << swapped.err;
+  EXPECT_THAT(swapped.out, Not(HasSubstr(digest)));
+}
+
+TEST_F(CtlTest, ProvisionTakesFilesAboveTheMessageLimit) {
+  Run({"vm", "create", "web"});
+  const Result small = Run({"imc", "provision", "web", RegFile("WEB-7"), "-o", "json"});
+  const Result large = Run({"imc", "provision", "web", RegFile("WEB-7", 9'000'000), "-o", "json"});
+  EXPECT_EQ(large.exit_code, kExitDone) << large.err;
+  EXPECT_EQ(large.out, small.out);
+}
+
+TEST_F(CtlTest, ProvisionNamesTheFileAndPlaceOfAMistake) {
+  Run({"vm", "create", "web"});
+  const std::string bad =
+      File("bad.reg", "Windows Registry Editor Version 5.00\n[-HKLM\\SYSTEM]\n");
+  const Result refused = Run({"imc", "provision", "web", bad});
+  EXPECT_EQ(refused.exit_code, kExitFailed);
+  EXPECT_EQ(refused.out, "");
+  EXPECT_THAT(refused.err, StartsWith("vmbfsctl: " + bad + ":2:"));
+  EXPECT_THAT(Run({"imc", "provision", "web", "/does/not/exist"}).err,
+              StartsWith("vmbfsctl: /does/not/exist: "));
+  const Result types = Run(
+      {"imc", "provision", "web",
+       File("types.reg",
+            "Windows Registry Editor Version 5.00\n"
+            "[HKLM\\SYSTEM\\CurrentControlSet\\Services\\a]\n\"Start\"=\"2\"\n\"Type\"=\"2\"\n")});
+  EXPECT_THAT(types.err, MatchesRegex("vmbfsctl: .*a.Start: .*\nvmbfsctl: .*a.Type: .*\n"));
+  EXPECT_EQ(Run({"detach", "web", "imc"}).exit_code, kExitNotFound);
+}
+
+TEST_F(CtlTest, FileThatIsNoHiveIsServedWithAWarningUnlessStrict) {
+  Run({"vm", "create", "web"});
+  const std::string garbage = File("a.hiv", "hive");
+  const Result refused = Run({"attach", "web", "imc", "--file", garbage, "--strict"});
+  EXPECT_EQ(refused.exit_code, kExitFailed);
+  EXPECT_EQ(refused.out, "");
+  const Result attached = Run({"attach", "web", "imc", "--file", garbage});
+  EXPECT_EQ(attached.exit_code, kExitDone);
+  EXPECT_THAT(attached.err, StartsWith("vmbfsctl: warning: not a valid hive: "));
+  EXPECT_EQ(Run({"swap", "web", "imc", "--file", garbage, "--strict"}).exit_code, kExitFailed);
+
+  const std::string hive = server_.folder() / "built.hiv";
+  RunAlone({"imc", "build", RegFile("WEB-7"), "--output", hive});
+  const Result swapped = Run({"swap", "web", "imc", "--file", hive, "--strict"});
+  EXPECT_EQ(swapped.exit_code, kExitDone) << swapped.err;
+  EXPECT_EQ(swapped.err, "");
+}
+
 TEST_F(CtlTest, InspectShowsATree) {
   inspect::Node root;
   root.AddFolder("vms").AddFolder("web").Add("connected", true);
@@ -226,6 +302,8 @@ TEST(Ctl, WrongUsageIsToldApart) {
                                              {"vm", "create", "web", "--owner", "me"},
                                              {"attach", "web", "disk", "--file", "x"},
                                              {"attach", "web", "imc"},
+                                             {"imc", "provision", "web"},
+                                             {"imc", "provision", "web", "x", "--sequence", "-1"},
                                              {"inspect", "--depth", "-1"},
                                              {"--server", "nowhere", "vm", "list"}}) {
     const Result result = RunAlone(arguments);
@@ -236,8 +314,14 @@ TEST(Ctl, WrongUsageIsToldApart) {
 }
 
 TEST(Ctl, HelpAndVersionAreEverywhere) {
-  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
-           {}, {"vm"}, {"vm", "create"}, {"attach"}, {"detach"}, {"inspect"}}) {
+  for (const std::vector<std::string>& command :
+       std::vector<std::vector<std::string>>{{},
+                                             {"vm"},
+                                             {"vm", "create"},
+                                             {"attach"},
+                                             {"detach"},
+                                             {"imc", "provision"},
+                                             {"inspect"}}) {
     std::vector<std::string> arguments = command;
     arguments.push_back("--help");
     const Result help = RunAlone(arguments);

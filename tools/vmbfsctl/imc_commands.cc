@@ -189,8 +189,9 @@ using Command = int (*)(const ImcArguments&, std::ostream&, std::ostream&);
 }  // namespace
 
 void AddImcCommands(CLI::App& app, LocalCommand& chosen) {
-  CLI::App* const imc = app.add_subcommand(
-      "imc", "Make, check, explain and compare machine configuration hives; needs no daemon");
+  CLI::App* const imc = app.add_subcommand("imc",
+                                           "Make, check, explain and compare machine configuration "
+                                           "hives; only provision needs a daemon");
   imc->require_subcommand(1);
   const auto arguments = std::make_shared<ImcArguments>();
   const auto add = [imc, arguments, &chosen](const char* name, const char* description,
