@@ -22,8 +22,8 @@ namespace vmbfs::test_vmm {
 // Bounds: the guest's messages wait while one of ours does, so that few do.
 class ChannelLevel final : public VmbusLink, private hyperv::BusPort {
  public:
-  ChannelLevel(const Options& options, hyperv::GuestLinkSocket socket,
-               const hyperv::GuestRam& ram, ProcessorMail& mail);
+  ChannelLevel(const Options& options, hyperv::GuestLinkSocket socket, const hyperv::GuestRam& ram,
+               ProcessorMail& mail);
 
  private:
   hyperv::VmmLink::Terms terms() const override;

@@ -19,7 +19,7 @@ namespace {
 
 constexpr uint32_t kFirstSintGsi = 24;  // behind the I/O APIC's pins; one a processor
 constexpr uint32_t kVmbusSint = 2;
-constexpr uint64_t kTssAddress = 0xfffbd000;       // KVM's own three pages, on Intel
+constexpr uint64_t kTssAddress = 0xfffbd000;          // KVM's own three pages, on Intel
 constexpr uint64_t kIdentityMapAddress = 0xfffbc000;  // and one more
 
 // Makes a thread leave KVM_RUN.
@@ -111,7 +111,7 @@ KvmMachine::~KvmMachine() {
 }
 
 absl::Status KvmMachine::SetUp(uint32_t processors) {
-  struct sigaction kick {};
+  struct sigaction kick{};
   kick.sa_handler = [](int) {};
   sigaction(kKickSignal, &kick, nullptr);
 
@@ -119,7 +119,8 @@ absl::Status KvmMachine::SetUp(uint32_t processors) {
   absl::StatusOr<hyperv::UniqueFd> kvm = OpenKvm();
   if (!kvm.ok()) return kvm.status();
   kvm_ = *std::move(kvm);
-  const absl::StatusOr<int> run_bytes = Call(kvm_, KVM_GET_VCPU_MMAP_SIZE, 0, "KVM_GET_VCPU_MMAP_SIZE");
+  const absl::StatusOr<int> run_bytes =
+      Call(kvm_, KVM_GET_VCPU_MMAP_SIZE, 0, "KVM_GET_VCPU_MMAP_SIZE");
   if (!run_bytes.ok()) return run_bytes.status();
   kvm_run_bytes_ = static_cast<size_t>(*run_bytes);
   const absl::StatusOr<int> vm = Call(kvm_, KVM_CREATE_VM, 0, "KVM_CREATE_VM");
@@ -250,7 +251,7 @@ absl::Status KvmMachine::ClearConnection(uint32_t connection) {
 }
 
 absl::Status KvmMachine::SetEntry(const Processor& processor, const BootEntry& entry) {
-  constexpr uint64_t kProtectedPaged = 0x80000011;  // CR0: PE, ET, PG
+  constexpr uint64_t kProtectedPaged = 0x80000011;      // CR0: PE, ET, PG
   constexpr uint64_t kPhysicalAddressExtension = 0x20;  // CR4
   constexpr uint64_t kLongMode = 0x500;                 // EFER: LME, LMA
   kvm_sregs special{};

@@ -95,6 +95,7 @@ class KvmMachine {
   SerialPort serial_;
   std::vector<std::unique_ptr<Processor>> processors_;
   std::atomic<bool> stopping_ = false;
+  std::atomic<uint16_t> events_enabled_ = 0;  // ACPI's; none ever comes
 };
 
 }  // namespace vmbfs::test_vmm

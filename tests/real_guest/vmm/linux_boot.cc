@@ -77,8 +77,7 @@ absl::StatusOr<LinuxKernel> ParseBzImage(std::span<const std::byte> file) {
   if (kernel.header.boot_flag != kBootFlag || kernel.header.header != kHeaderMagic) {
     return absl::InvalidArgumentError("kernel: no bzImage");
   }
-  if (kernel.header.version < kProtocolMin ||
-      (kernel.header.xloadflags & XLF_KERNEL_64) == 0) {
+  if (kernel.header.version < kProtocolMin || (kernel.header.xloadflags & XLF_KERNEL_64) == 0) {
     return absl::InvalidArgumentError("kernel: no 64-bit kernel of boot protocol 2.12");
   }
   const uint64_t setup_sectors = kernel.header.setup_sects == 0 ? 4 : kernel.header.setup_sects;
@@ -98,8 +97,8 @@ absl::StatusOr<BootEntry> PlaceLinux(std::span<std::byte> memory, const LinuxKer
   const uint64_t kernel_bytes = std::max<uint64_t>(header.init_size, kernel.code.size());
   if (header.pref_address < kHighMemory || header.pref_address >= memory.size() ||
       kernel_bytes > memory.size() - header.pref_address) {
-    return absl::InvalidArgumentError(absl::StrCat("kernel: no room for its ", kernel_bytes,
-                                                   " bytes at ", header.pref_address));
+    return absl::InvalidArgumentError(
+        absl::StrCat("kernel: no room for its ", kernel_bytes, " bytes at ", header.pref_address));
   }
   const uint64_t kernel_end = header.pref_address + kernel_bytes;
   const uint64_t initrd_limit = std::min<uint64_t>(memory.size(), header.initrd_addr_max);

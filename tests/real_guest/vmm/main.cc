@@ -112,12 +112,10 @@ class Vm {
   }
 
   absl::Status Boot() {
-    const absl::StatusOr<BootEntry> entry =
-        PlaceLinux(ram_->bytes(), kernel_, initrd_, arguments_.command_line,
-                   arguments_.link.processors);
+    const absl::StatusOr<BootEntry> entry = PlaceLinux(
+        ram_->bytes(), kernel_, initrd_, arguments_.command_line, arguments_.link.processors);
     if (!entry.ok()) return entry.status();
-    auto machine =
-        KvmMachine::Create(*ram_, arguments_.link.processors, mail_, &Console::Write);
+    auto machine = KvmMachine::Create(*ram_, arguments_.link.processors, mail_, &Console::Write);
     if (!machine.ok()) return machine.status();
     machine_ = *std::move(machine);
     if (link_) {
@@ -144,11 +142,13 @@ class Vm {
     // A console that the guest does not read is looked at again after this time.
     constexpr int kPollAgain_ms = 200;
     const bool room = machine_->serial().HasRoom();
-    std::vector<pollfd> fds = {{.fd = room ? console.input_fd() : -1, .events = POLLIN, .revents = 0},
-                               {.fd = console.signal_fd(), .events = POLLIN, .revents = 0},
-                               {.fd = mail_.fd(), .events = POLLIN, .revents = 0}};
+    std::vector<pollfd> fds = {
+        {.fd = room ? console.input_fd() : -1, .events = POLLIN, .revents = 0},
+        {.fd = console.signal_fd(), .events = POLLIN, .revents = 0},
+        {.fd = mail_.fd(), .events = POLLIN, .revents = 0}};
     if (link_) {
-      for (const int fd : link_->descriptors()) fds.push_back({.fd = fd, .events = POLLIN, .revents = 0});
+      for (const int fd : link_->descriptors())
+        fds.push_back({.fd = fd, .events = POLLIN, .revents = 0});
     }
     if (poll(fds.data(), fds.size(), room ? -1 : kPollAgain_ms) <= 0) return;
     if (fds.front().revents != 0) machine_->serial().Input(console.Read());

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "hyperv/guest/guest_vmm.h"
 #include "tests/real_guest/vmm/acpi_tables.h"
 #include "tests/real_guest/vmm/kvm_machine.h"
 
@@ -18,9 +19,7 @@ constexpr uint64_t kCallCodeMask = 0xffff;
 constexpr uint64_t kFastCall = uint64_t{1} << 16;
 constexpr uint64_t kPostMessageCall = 0x5c;
 constexpr uint64_t kSignalEventCall = 0x5d;
-constexpr uint16_t kCallSuccess = 0;
-constexpr uint16_t kCallUnknown = 2;
-constexpr uint16_t kCallInvalidParameter = 5;
+constexpr uint16_t kUnknownCall = 2;
 
 }  // namespace
 
@@ -82,7 +81,9 @@ uint8_t KvmMachine::ReadPort(uint16_t port) {
   }
   if (port == kPowerControlPort) return kAcpiMode;
   if (port == kPowerControlPort + 1 || port == kResetPort) return 0;
-  if (port >= kPowerEventPort && port < kPowerControlPort) return 0;  // no event, ever
+  if (port == kPowerEventPort || port == kPowerEventPort + 1) return 0;  // no event, ever
+  if (port == kPowerEventPort + 2) return static_cast<uint8_t>(events_enabled_);
+  if (port == kPowerEventPort + 3) return static_cast<uint8_t>(events_enabled_ >> 8);
   return 0xff;
 }
 
@@ -91,6 +92,7 @@ void KvmMachine::WritePort(uint16_t port, uint32_t value) {
     return serial_.Write(static_cast<uint16_t>(port - SerialPort::kBasePort),
                          static_cast<uint8_t>(value));
   }
+  if (port == kPowerEventPort + 2) events_enabled_ = static_cast<uint16_t>(value);
   if (port == kResetPort && value == kResetValue) return mail_.End(Ending::kReset, "reset");
   if (port == kPowerControlPort && (value & kSleepEnable) != 0 &&
       (value >> kSleepTypeShift & 7) == kSleepTypeOff) {
@@ -115,17 +117,17 @@ uint16_t KvmMachine::HandleHypercall(Processor& processor, uint64_t input, uint6
   const bool fast = (input & kFastCall) != 0;
   switch (input & kCallCodeMask) {
     case kPostMessageCall:
-      if (fast) return kCallInvalidParameter;
+      if (fast) return hyperv::kHypercallInvalidParameter;
       return HandlePostMessage(processor, parameter);
     case kSignalEventCall:
       if (!fast && !CopyFromGuest(parameter, &parameter, sizeof(parameter))) {
-        return kCallInvalidParameter;
+        return hyperv::kHypercallInvalidParameter;
       }
       // Only what has no eventfd in the kernel comes here.
       mail_.SignalEvent(static_cast<uint32_t>(parameter), static_cast<uint16_t>(parameter >> 32));
-      return kCallSuccess;
+      return hyperv::kHypercallSuccess;
     default:
-      return kCallUnknown;
+      return kUnknownCall;
   }
 }
 
@@ -138,7 +140,7 @@ uint16_t KvmMachine::HandlePostMessage(Processor& processor, uint64_t input_gpa)
     std::array<std::byte, hyperv::kSynicPayloadBytesMax> payload;
   } input;
   static_assert(sizeof(input) == 256);
-  if (!CopyFromGuest(input_gpa, &input, sizeof(input))) return kCallInvalidParameter;
+  if (!CopyFromGuest(input_gpa, &input, sizeof(input))) return hyperv::kHypercallInvalidParameter;
   // KVM does not report writes to SINT2, and a masked one holds answers back.
   const SynicState before = processor.synic;
   ReadSint2(processor);

@@ -65,8 +65,8 @@ class ProcessorMail {
 
   // The main thread.
   struct Contents {
-    std::map<uint32_t, SynicState> synics;  // those that changed, by processor
-    std::vector<PostedMessage> posts;       // in order
+    std::map<uint32_t, SynicState> synics;            // those that changed, by processor
+    std::vector<PostedMessage> posts;                 // in order
     std::set<std::pair<uint32_t, uint16_t>> signals;  // connection, flag
   };
   Contents Take();

@@ -1,7 +1,8 @@
-// COM1: a 16550A without modem lines, at any speed at once.
+// COM1: a 16550A, at any speed at once.
 
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -34,6 +35,7 @@ class SerialPort {
   bool HasRoom() const;
 
  private:
+  bool DivisorLatch() const;
   uint8_t PendingInterrupt() const;
   void UpdateInterrupt();
 
@@ -43,12 +45,7 @@ class SerialPort {
   std::deque<char> input_;
   bool sent_ = false;  // the transmitter became empty, and the guest does not know
   bool raised_ = false;
-  uint8_t interrupt_enable_ = 0;
-  uint8_t fifo_control_ = 0;
-  uint8_t line_control_ = 0;
-  uint8_t modem_control_ = 0;
-  uint8_t scratch_ = 0;
-  uint16_t divisor_ = 1;
+  std::array<uint8_t, kPortCount> registers_{};  // as written
 };
 
 }  // namespace vmbfs::test_vmm

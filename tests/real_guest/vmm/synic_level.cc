@@ -125,8 +125,7 @@ void SynicLevel::HandlePostAck(const GuestLinkFrame& frame) {
 
 void SynicLevel::HandleSintGet(const GuestLinkFrame& frame) {
   const auto sint = ParsePayload<hyperv::LinkSintWire>(frame.payload);
-  if (!sint || sint->vp.value() >= processors() ||
-      sint->sint.value() != hyperv::kSynicVmbusSint) {
+  if (!sint || sint->vp.value() >= processors() || sint->sint.value() != hyperv::kSynicVmbusSint) {
     return link_.Refuse(frame, LinkError::kRefused, "no such interrupt source");
   }
   const std::array descriptors = {irq(sint->vp.value()), ack(sint->vp.value())};

@@ -24,9 +24,7 @@ constexpr uint64_t kPageMask = ~uint64_t{0xfff};
 
 }  // namespace
 
-hyperv::UniqueFd NewEventFd() {
-  return hyperv::UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-}
+hyperv::UniqueFd NewEventFd() { return hyperv::UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 
 absl::StatusOr<std::unique_ptr<VmbusLink>> VmbusLink::Connect(const Options& options,
                                                               const hyperv::GuestRam& ram,
