@@ -30,7 +30,8 @@ std::atomic_ref<uint8_t> Byte(std::byte& byte) {
 
 LinkMsgResult VmmSynic::Deliver(uint32_t vp, uint32_t sint, uint32_t type,
                                 std::span<const std::byte> payload) {
-  if (!enabled_ || vp >= processors_.size() || sint >= kLinkSints) {
+  if (!enabled_ || vp >= processors_.size() || sint >= kLinkSints ||
+      processors_[vp].message_page_gpa == 0) {
     return LinkMsgResult::kNoMessagePage;
   }
   const std::span<std::byte> slot =
@@ -50,7 +51,10 @@ LinkMsgResult VmmSynic::Deliver(uint32_t vp, uint32_t sint, uint32_t type,
 }
 
 bool VmmSynic::SetEventFlag(uint32_t vp, uint32_t flag) {
-  if (!enabled_ || vp >= processors_.size() || flag >= kEventFlagsPerSint) return false;
+  if (!enabled_ || vp >= processors_.size() || flag >= kEventFlagsPerSint ||
+      processors_[vp].event_flags_page_gpa == 0) {
+    return false;
+  }
   const uint64_t offset =
       processors_[vp].event_flags_page_gpa + kVmbusSint * kFlagsBytes + flag / 8;
   const auto bit = static_cast<uint8_t>(1u << flag % 8);

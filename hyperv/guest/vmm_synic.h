@@ -15,7 +15,7 @@
 
 namespace vmbfs::hyperv {
 
-// Guest physical addresses of one processor's SynIC pages.
+// Guest physical addresses of one processor's SynIC pages; 0: there is none.
 struct SynicPages {
   uint64_t message_page_gpa = 0;
   uint64_t event_flags_page_gpa = 0;
@@ -31,6 +31,8 @@ class VmmSynic {
 
   uint32_t vp_count() const { return static_cast<uint32_t>(processors_.size()); }
   void SetEnabled(bool enabled) { enabled_ = enabled; }
+  // REQUIRES: vp < vp_count; the pages lie in `ram`.
+  void SetPages(uint32_t vp, const SynicPages& pages) { processors_[vp] = pages; }
 
   // Fills a message slot. A full one is marked, so that the guest writes EOM
   // when it has emptied it. Processors and sources that do not exist have no
@@ -45,7 +47,7 @@ class VmmSynic {
 
  private:
   const GuestRam& ram_;
-  const std::vector<SynicPages> processors_;
+  std::vector<SynicPages> processors_;
   bool enabled_ = false;
 };
 

@@ -68,10 +68,14 @@ TEST_F(VmmSynicTest, WhatDoesNotExistOrIsOffIsLeftAlone) {
   EXPECT_EQ(synic_.Deliver(0, 16, 1, message_), LinkMsgResult::kNoMessagePage);
   EXPECT_FALSE(synic_.SetEventFlag(1, 9));
   EXPECT_FALSE(synic_.SetEventFlag(0, 2048));
+  synic_.SetPages(0, {.message_page_gpa = 0, .event_flags_page_gpa = 0});
+  EXPECT_EQ(synic_.Deliver(0, 2, 1, message_), LinkMsgResult::kNoMessagePage);
+  EXPECT_FALSE(synic_.SetEventFlag(0, 9));
+  synic_.SetPages(0, pages_[0]);
   synic_.SetEnabled(false);
   EXPECT_EQ(synic_.Deliver(0, 2, 1, message_), LinkMsgResult::kNoMessagePage);
   EXPECT_FALSE(synic_.SetEventFlag(0, 9));
-  for (uint64_t page : {kMessagePage, kEventPage}) {
+  for (uint64_t page : {uint64_t{0}, kMessagePage, kEventPage}) {
     EXPECT_THAT(ram_->Page(page), testing::Each(std::byte{0}));
   }
 }
