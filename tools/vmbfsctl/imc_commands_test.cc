@@ -94,7 +94,7 @@ TEST_F(ImcCommandsTest, BuildingTwiceGivesTheSameBytesAndDigest) {
 }
 
 TEST_F(ImcCommandsTest, AHiveShownAsJsonIsBuiltAgainAsTheSameBytes) {
-  const std::string hive = Hive("a", std::string(kService) + "\"Größe\"=\"😀\"\n\"x\"=hex(7):00\n");
+  const std::string hive = Hive("a", std::string(kService) + "\"Größe\"=\"😀\"\n\"x\"=hex(7):00,00\n");
   const Result shown = Imc({"show", hive, "--format", "json"});
   EXPECT_EQ(shown.exit_code, kExitDone) << shown.err;
   EXPECT_THAT(shown.out, HasSubstr("\"Start\": {\"dword\": 2},\n"));
