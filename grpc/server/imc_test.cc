@@ -186,7 +186,7 @@ TEST_F(ImcTest, WrongRequestsAreRefused) {
 TEST_F(ImcTest, InputsHaveAMaximumTogether) {
   // Comments: cheap to read, and as large as is allowed.
   std::string large = kHeader;
-  large.resize((40 << 20), ';');
+  large.resize(33 << 20, ';');
   v1::BuildImcRequest request;
   request.add_inputs()->set_blob(Blob(large));
   EXPECT_TRUE(client_->BuildImc(request).ok());
