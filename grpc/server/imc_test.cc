@@ -3,9 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -186,7 +184,7 @@ TEST_F(ImcTest, WrongRequestsAreRefused) {
 TEST_F(ImcTest, InputsHaveAMaximumTogether) {
   // Comments: cheap to read, and as large as is allowed.
   std::string large = kHeader;
-  large.resize((40 << 20), ';');
+  large.resize(33 << 20, ';');
   v1::BuildImcRequest request;
   request.add_inputs()->set_blob(Blob(large));
   EXPECT_TRUE(client_->BuildImc(request).ok());

@@ -33,8 +33,8 @@ namespace {
 constexpr std::chrono::seconds kKeepAliveTime{60};
 constexpr std::chrono::seconds kKeepAliveTimeout{20};
 
-// A hive of the largest size takes a processor and some hundred MiB for seconds.
-constexpr unsigned kHiveThreads = 2;
+// One: to put two hives of the largest size in words takes up to 1 GiB for seconds.
+constexpr unsigned kHiveThreads = 1;
 constexpr size_t kHiveCallsMax = 64;  // waiting or being answered
 
 int Milliseconds(std::chrono::milliseconds time) { return static_cast<int>(time.count()); }
