@@ -73,10 +73,6 @@ class Vm {
       absl::Status served = Serve(console);
       if (link_) link_->Detach();
       machine_.reset();
-      if (absl::IsUnavailable(served)) {
-        Say(absl::StrCat("the connection to vmbfsd was lost: ", std::string(served.message())));
-        return kLinkLost;
-      }
       if (!served.ok()) return Fail(served);
       const auto [ending, reason] = *mail_.ending();
       Say(reason);
@@ -86,9 +82,10 @@ class Vm {
   }
 
  private:
-  static ExitCode Fail(const absl::Status& reason) {
-    Say(std::string(reason.message()));
-    return kFailed;
+  ExitCode Fail(const absl::Status& reason) {
+    const bool lost = link_ != nullptr && absl::IsUnavailable(reason);
+    Say(absl::StrCat(lost ? "the connection to vmbfsd was lost: " : "", reason.message()));
+    return lost ? kLinkLost : kFailed;
   }
 
   absl::Status Prepare() {
