@@ -178,6 +178,8 @@ class Vm {
 std::optional<ExitCode> Parse(int argc, char** argv, Arguments& arguments) {
   CLI::App app{"Boots a Linux kernel in KVM, with vmbfsd as its VMBus.", "test-vmm"};
   app.footer("Exit codes: 0 powered off, 1 failed, 2 usage, 3 connection to vmbfsd lost.");
+  // So that a script can add to a command line that it has.
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.add_flag("--check", arguments.check, "Only says whether a guest can run here");
   app.add_option("--link", arguments.link.socket_path, "The VM's link socket (default: no VMBus)")
       ->type_name("SOCKET");
