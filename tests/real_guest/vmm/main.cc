@@ -73,10 +73,6 @@ class Vm {
       absl::Status served = Serve(console);
       if (link_) link_->Detach();
       machine_.reset();
-      if (absl::IsUnavailable(served)) {
-        Say(absl::StrCat("the connection to vmbfsd was lost: ", std::string(served.message())));
-        return kLinkLost;
-      }
       if (!served.ok()) return Fail(served);
       const auto [ending, reason] = *mail_.ending();
       Say(reason);
@@ -86,9 +82,10 @@ class Vm {
   }
 
  private:
-  static ExitCode Fail(const absl::Status& reason) {
-    Say(std::string(reason.message()));
-    return kFailed;
+  ExitCode Fail(const absl::Status& reason) {
+    const bool lost = link_ != nullptr && absl::IsUnavailable(reason);
+    Say(absl::StrCat(lost ? "the connection to vmbfsd was lost: " : "", reason.message()));
+    return lost ? kLinkLost : kFailed;
   }
 
   absl::Status Prepare() {
@@ -181,6 +178,8 @@ class Vm {
 std::optional<ExitCode> Parse(int argc, char** argv, Arguments& arguments) {
   CLI::App app{"Boots a Linux kernel in KVM, with vmbfsd as its VMBus.", "test-vmm"};
   app.footer("Exit codes: 0 powered off, 1 failed, 2 usage, 3 connection to vmbfsd lost.");
+  // So that a script can add to a command line that it has.
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.add_flag("--check", arguments.check, "Only says whether a guest can run here");
   app.add_option("--link", arguments.link.socket_path, "The VM's link socket (default: no VMBus)")
       ->type_name("SOCKET");

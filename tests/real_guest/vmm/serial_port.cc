@@ -91,7 +91,7 @@ void SerialPort::Input(std::string_view bytes) {
 
 bool SerialPort::HasRoom() const {
   const std::lock_guard lock(mutex_);
-  return input_.size() < kInputBytesMax;
+  return input_.size() <= kInputBytesMax / 2;
 }
 
 uint8_t SerialPort::PendingInterrupt() const {

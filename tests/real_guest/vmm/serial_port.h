@@ -32,7 +32,7 @@ class SerialPort {
 
   // Bytes for the guest; what finds no room is lost.
   void Input(std::string_view bytes);
-  bool HasRoom() const;
+  bool HasRoom() const;  // for half of kInputBytesMax
 
  private:
   bool DivisorLatch() const;
