@@ -71,7 +71,7 @@ boot() {
 
 # ready NAME [TIMES]: waits until its guest takes commands, for the first time or a later one.
 booted() { [ "$(grep -c '^guest: ready' "$folder/$1.console")" -ge "$2" ]; }
-ready() { within 120 booted "$1" "${2:-1}"; }
+ready() { within 240 booted "$1" "${2:-1}"; }
 
 # tell NAME COMMAND…: has the guest do it, and goes on.
 tell() {
@@ -87,7 +87,7 @@ answered() { grep -q "^done $2 " "$folder/$1.console"; }
 answer() {
   local number
   number=$(cat "$folder/$1.commands")
-  within 120 answered "$1" "$number"
+  within 240 answered "$1" "$number"
   tr -d '\r' <"$folder/$1.console" | awk -v number="$number" '
     /^done / || /^guest: ready/ {
       if ($2 == number) { printf "%s", text; exit }
