@@ -8,6 +8,9 @@
 
 export VMBFS_SERVER=unix:$folder/run/admin.sock
 
+# What a kernel does for its safety or for hardware's sake takes long in an emulator.
+guest_options="console=ttyS0 quiet mitigations=off nokaslr cryptomgr.notests panic=-1"
+
 ctl() { vmbfsctl "$@"; }
 digest() { sha256sum <"$1" | cut -d' ' -f1; }
 die() {
@@ -63,7 +66,7 @@ boot() {
   echo $! >"$folder/$name.holder"
   test-vmm --link "$folder/run/vm/$name.sock" --name "$name" --memory 320 --cpus "$processors" \
     --kernel "$images/vmlinuz-$kernel" --initrd "$images/guest-$kernel.cpio" \
-    --cmdline "console=ttyS0 quiet mitigations=off panic=-1" "$@" \
+    --cmdline "$guest_options" "$@" \
     <"$folder/$name.in" >"$folder/$name.console" 2>"$folder/$name.vmm" &
   echo $! >"$folder/$name.pid"
   echo 0 >"$folder/$name.commands"
