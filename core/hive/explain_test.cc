@@ -98,6 +98,29 @@ TEST(DiffTreesTest, TreesThatDifferInCaseAndOrderAloneAreTheSame) {
   EXPECT_THAT(DiffTrees(first.tree(), second.tree()).lines, IsEmpty());
 }
 
+TEST(DiffTreesTest, RegTextOfADeepHiveEndsAtItsBound) {
+  HiveBuilder hive;
+  RegistryTree::KeyId key = RegistryTree::kRoot;
+  for (int depth = 0; depth < 400; ++depth) key = hive.Key(key, std::u16string(255, u'k'));
+  for (char16_t name = u'0'; name < u'0' + 100; ++name) hive.Key(key, std::u16string(1, name));
+  const HiveDifferences cut = DiffTrees(RegistryTree(), hive.tree(), 1 << 20);
+  EXPECT_FALSE(cut.reg_file_is_whole);
+  EXPECT_LE(cut.reg_file.size(), size_t{1} << 20);
+  const HiveDifferences none = DiffTrees(RegistryTree(), hive.tree(), 0);
+  EXPECT_EQ(none.lines, cut.lines);
+  EXPECT_EQ(none.reg_file, kRegFileHeader);
+  EXPECT_TRUE(DiffTrees(hive.tree(), hive.tree(), 0).lines.empty());
+}
+
+TEST(DiffTreesTest, ValuesOfAKeyThatNoLineCanNameAreLeftOutWithIt) {
+  HiveBuilder hive;
+  hive.Dword(hive.Key(RegistryTree::kRoot, u"Good"), u"A", 1);
+  hive.Dword(hive.Key(RegistryTree::kRoot, u"Good\r\n[x"), u"Start", 4);
+  const HiveDifferences differences = DiffTrees(RegistryTree(), hive.tree());
+  EXPECT_THAT(differences.reg_file, testing::HasSubstr("\"A\"=dword:00000001"));
+  EXPECT_THAT(differences.reg_file, testing::Not(testing::HasSubstr("Start")));
+}
+
 TEST(DiffTreesTest, WhatIsNewGoneOrOtherIsNamedAndLeadsFromOneToTheOther) {
   HiveBuilder first;
   const auto old_system = first.Key(kRoot, u"SYSTEM");

@@ -28,8 +28,8 @@ using BySide =
 
 class Difference {
  public:
-  Difference(const RegistryTree& first, const RegistryTree& second)
-      : first_(first), second_(second) {}
+  Difference(const RegistryTree& first, const RegistryTree& second, size_t reg_bytes_max)
+      : first_(first), second_(second), reg_bytes_max_(reg_bytes_max) {}
 
   HiveDifferences Find();
 
@@ -42,8 +42,12 @@ class Difference {
     differences_.lines.push_back(absl::StrCat(sign, " ", text));
   }
 
+  // A key's line and those of its values, while there is room.
+  void RegKey(const RegistryTree& tree, KeyId id, bool deletion, const std::string& values);
+
   const RegistryTree& first_;
   const RegistryTree& second_;
+  const size_t reg_bytes_max_;
   HiveDifferences differences_{.lines = {}, .reg_file = kRegFileHeader};
   std::vector<Sides> waiting_;
 };
@@ -63,14 +67,13 @@ void Difference::CompareKeys(const Sides& sides) {
   const auto& [before, after] = sides;
   if (!after.has_value()) {
     Line("-", absl::StrCat("key ", KeyPathText(first_, *before)));
-    absl::StrAppend(&differences_.reg_file, "\n", RegKeyLine(first_, *before, true), "\n");
-    return;
+    return RegKey(first_, *before, true, "");
   }
   if (!before.has_value()) Line("+", absl::StrCat("key ", KeyPathText(second_, *after)));
   std::string reg_lines;
   CompareValues(sides, reg_lines);
   if (*after != RegistryTree::kRoot && (!before.has_value() || !reg_lines.empty())) {
-    absl::StrAppend(&differences_.reg_file, "\n", RegKeyLine(second_, *after), "\n", reg_lines);
+    RegKey(second_, *after, false, reg_lines);
   }
   BySide<KeyId> subkeys;
   if (before.has_value()) {
@@ -80,6 +83,18 @@ void Difference::CompareKeys(const Sides& sides) {
   for (auto each = subkeys.rbegin(); each != subkeys.rend(); ++each) {
     waiting_.push_back(each->second);
   }
+}
+
+void Difference::RegKey(const RegistryTree& tree, KeyId id, bool deletion,
+                        const std::string& values) {
+  if (!differences_.reg_file_is_whole) return;
+  const std::string line = RegKeyLine(tree, id, deletion);
+  const std::string_view behind = PathFitsALine(tree, id) ? values : std::string_view();
+  if (differences_.reg_file.size() + line.size() + behind.size() + 2 > reg_bytes_max_) {
+    differences_.reg_file_is_whole = false;
+    return;
+  }
+  differences_.reg_file.append("\n").append(line).append("\n").append(behind);
 }
 
 void Difference::CompareValues(const Sides& sides, std::string& reg_lines) {
@@ -113,8 +128,9 @@ void Difference::CompareValues(const Sides& sides, std::string& reg_lines) {
 
 }  // namespace
 
-HiveDifferences DiffTrees(const RegistryTree& first, const RegistryTree& second) {
-  return Difference(first, second).Find();
+HiveDifferences DiffTrees(const RegistryTree& first, const RegistryTree& second,
+                          size_t reg_bytes_max) {
+  return Difference(first, second, reg_bytes_max).Find();
 }
 
 }  // namespace vmbfs::hive

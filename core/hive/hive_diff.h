@@ -4,9 +4,11 @@
 
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
+#include "core/hive/reg_text.h"
 #include "core/hive/registry_tree.h"
 
 namespace vmbfs::hive {
@@ -19,10 +21,13 @@ struct HiveDifferences {
   // `.reg` text that leads from the first to the second; it may delete, which
   // regedit does and an IMC hive cannot. The root's own values are left out.
   std::string reg_file;
+  bool reg_file_is_whole = true;  // false: it ends where its bound was reached
 };
 
 // Names are compared without regard to case; what differs in that alone, or in
-// the order of values, is the same.
-HiveDifferences DiffTrees(const RegistryTree& first, const RegistryTree& second);
+// the order of values, is the same. At most `reg_bytes_max` bytes of `.reg` text are
+// made: a deep hive's is thousands of times its own size.
+HiveDifferences DiffTrees(const RegistryTree& first, const RegistryTree& second,
+                          size_t reg_bytes_max = kRegTextBytesMax);
 
 }  // namespace vmbfs::hive

@@ -127,6 +127,7 @@ absl::Status ImcSettings::SetSequence(uint32_t sequence) {
 }
 
 absl::Status ImcSettings::Admit(size_t bytes) {
+  bytes += kItemBytes;
   if (tree_.key_count() >= kKeysMax || bytes > kDataBytesMax - data_bytes_) {
     return absl::ResourceExhaustedError(absl::StrCat("the inputs have more than ", kKeysMax,
                                                      " keys or ", kDataBytesMax,

@@ -31,12 +31,13 @@ struct ImcOptions {
 // Keys and values below HKEY_LOCAL_MACHINE\SYSTEM.
 //
 // Thread safety: one thread.
-// Bounds: kKeysMax keys and kDataBytesMax bytes of names and data.
+// Bounds: kKeysMax keys and kDataBytesMax bytes of names and data, to which each key
+// and value adds kItemBytes. (The largest hive has 16 MiB.)
 class ImcSettings {
  public:
   using KeyId = RegistryTree::KeyId;
   static constexpr size_t kKeysMax = 200'000;
-  static constexpr size_t kDataBytesMax = size_t{256} << 20;
+  static constexpr size_t kDataBytesMax = size_t{64} << 20;
 
   // Errors: kInvalidArgument for a sequence of 0 or 1 without `force`.
   static absl::StatusOr<ImcSettings> Create(const ImcOptions& options);
@@ -64,6 +65,9 @@ class ImcSettings {
 
  private:
   explicit ImcSettings(const ImcOptions& options);
+  // About what an item costs beside its name and data.
+  static constexpr size_t kItemBytes = 64;
+
   absl::Status Admit(size_t bytes);
 
   ImcOptions options_;

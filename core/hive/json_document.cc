@@ -172,7 +172,10 @@ bool Builder::Open(JsonNode node) {
 bool Builder::parse_error(size_t position, const std::string&,
                           const nlohmann::detail::exception& error) {
   std::string_view why = error.what();
-  if (const size_t start = why.find("syntax error"); start != why.npos) why.remove_prefix(start);
+  const size_t start = why.find("syntax error");
+  // What is no matter of syntax is a number, and the library would repeat it whole.
+  if (start == why.npos) return Refuse(position, "a number does not fit");
+  why.remove_prefix(start);
   return Refuse(position > 0 ? position - 1 : 0, why.substr(0, why.find("; last read")));
 }
 

@@ -60,14 +60,14 @@ std::string RegData(const RegistryValue& value) {
   return Hex(value);
 }
 
+}  // namespace
+
 bool PathFitsALine(const RegistryTree& tree, RegistryTree::KeyId id) {
   for (; id != RegistryTree::kRoot; id = tree.key(id).parent) {
     if (!FitsALine(tree.key(id).name)) return false;
   }
   return true;
 }
-
-}  // namespace
 
 std::string RegKeyLine(const RegistryTree& tree, RegistryTree::KeyId id, bool deletion) {
   if (!PathFitsALine(tree, id)) return "; a key is left out: its name does not fit a line";
@@ -80,7 +80,7 @@ std::string RegValueLine(const RegistryValue& value, bool deletion) {
                       deletion ? "-" : RegData(value));
 }
 
-std::string RegFileOf(const RegistryTree& tree) {
+absl::StatusOr<std::string> RegFileOf(const RegistryTree& tree) {
   std::string text = kRegFileHeader;
   for (const RegistryTree::KeyId id : tree.KeysInOrder()) {
     if (id == RegistryTree::kRoot) continue;
@@ -90,6 +90,10 @@ std::string RegFileOf(const RegistryTree& tree) {
     absl::StrAppend(&text, "\n", RegKeyLine(tree, id), "\n");
     if (!PathFitsALine(tree, id)) continue;
     for (const RegistryValue& value : key.values) absl::StrAppend(&text, RegValueLine(value), "\n");
+    if (text.size() > kRegTextBytesMax) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the hive is more than ", kRegTextBytesMax, " bytes as .reg text"));
+    }
   }
   return text;
 }

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "core/hive/imc_settings.h"
 #include "core/hive/registry_tree.h"
 
@@ -30,7 +31,7 @@ absl::Status AddRegFile(const std::string& name, std::span<const std::byte> byte
 
 // A file that makes the tree's keys and values below HKEY_LOCAL_MACHINE, in
 // UTF-8. The root's own values have no place in such a file and are left out.
-std::string RegFileOf(const RegistryTree& tree);
+absl::StatusOr<std::string> RegFileOf(const RegistryTree& tree);
 
 // `.reg` text of ours as regedit understands it, which takes UTF-8 for the
 // machine's code page: ASCII as it is, anything else as UTF-16LE with a byte

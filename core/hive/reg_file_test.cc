@@ -154,11 +154,11 @@ TEST(RegFileTest, WhatIsExportedIsReadAgainAsTheSame) {
   hive.Value(key, u"none", ValueType::kNone, {});
   hive.Dword(key, u"dword", 7);
   hive.Value(key, u"short dword", ValueType::kDword, LittleEndian(7, 3));
-  const std::string text = RegFileOf(hive.tree());
+  const std::string text = RegFileOf(hive.tree()).value();
   ImcSettings settings = NewSettings();
   const absl::Status status = AddRegFile("out.reg", Bytes(text), settings);
   ASSERT_TRUE(status.ok()) << status << "\n" << text;
-  EXPECT_EQ(RegFileOf(settings.tree()), text);
+  EXPECT_EQ(RegFileOf(settings.tree()).value(), text);
   EXPECT_THAT(text, HasSubstr("[HKEY_LOCAL_MACHINE\\SYSTEM\\empty]"));
   const auto read = settings.tree().FindKey(
       settings.tree().FindKey(RegistryTree::kRoot, u"SYSTEM").value(), u"odd ] [ name");

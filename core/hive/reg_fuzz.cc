@@ -22,13 +22,13 @@ using hyperv::Require;
 
 // Exported and added again it is the same, unless a name did not fit a line.
 void RequireSameFromText(const RegistryTree& tree) {
-  const std::string utf8 = RegFileOf(tree);
+  const std::string utf8 = RegFileOf(tree).value();
   if (absl::StrContains(utf8, "is left out")) return;
   const std::string text = ForRegedit(utf8);
   auto again = ImcSettings::Create({.force = true});
   const auto* bytes = reinterpret_cast<const std::byte*>(text.data());
   Require(AddRegFile("out", {bytes, text.size()}, *again).ok(), "what is exported is taken");
-  Require(RegFileOf(again->tree()) == utf8, "and exported as the same");
+  Require(RegFileOf(again->tree()).value() == utf8, "and exported as the same");
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -11,7 +12,14 @@
 
 namespace vmbfs::hive {
 
+// Of the text that is made of one hive.
+inline constexpr size_t kRegTextBytesMax = size_t{256} << 20;
+
 inline constexpr char kRegFileHeader[] = "Windows Registry Editor Version 5.00\n";
+
+// Whether lines can hold the names of a key and of all above it. Where they cannot,
+// nothing may follow its line: it would belong to the key before.
+bool PathFitsALine(const RegistryTree& tree, RegistryTree::KeyId id);
 
 // "[HKEY_LOCAL_MACHINE\PATH]"; with `deletion` "[-HKEY_…]". A comment for a key
 // whose name no line can hold. REQUIRES: not the root.

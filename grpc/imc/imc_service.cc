@@ -202,10 +202,11 @@ absl::Status ImcService::Diff(const v1::DiffImcRequest& request, v1::DiffImcResp
   if (!first.ok()) return first.status();
   const absl::StatusOr<hive::HiveReading> second = Read(request.second(), "second");
   if (!second.ok()) return second.status();
-  const hive::HiveDifferences differences = hive::DiffTrees(first->tree, second->tree);
+  const hive::HiveDifferences differences = hive::DiffTrees(
+      first->tree, second->tree, request.include_reg_file() ? kRegFileBytesMax : 0);
   response.set_same(differences.lines.empty());
   response.set_lines_left_out(AddLines(differences.lines, *response.mutable_lines()));
-  if (request.include_reg_file() && differences.reg_file.size() <= kRegFileBytesMax) {
+  if (request.include_reg_file() && differences.reg_file_is_whole) {
     response.set_reg_file(ValidUtf8(differences.reg_file, kRegFileBytesMax));
   }
   return absl::OkStatus();

@@ -147,7 +147,9 @@ int Show(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
   if (!reading.ok()) return Fail(err, reading.status());
   Warn(err, reading->warnings);
   if (arguments.format == "reg") {
-    out << hive::ForRegedit(hive::RegFileOf(reading->tree));
+    absl::StatusOr<std::string> text = hive::RegFileOf(reading->tree);
+    if (!text.ok()) return Fail(err, text.status());
+    out << hive::ForRegedit(*std::move(text));
   } else if (arguments.format == "json") {
     const absl::StatusOr<std::string> text = hive::JsonFileOf(reading->tree);
     if (!text.ok()) return Fail(err, text.status());
@@ -176,6 +178,10 @@ int Diff(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
     return kExitUsage;
   }
   const hive::HiveDifferences differences = hive::DiffTrees(first->tree, second->tree);
+  if (arguments.reg && !differences.reg_file_is_whole) {
+    Fail(err, absl::ResourceExhaustedError("the difference is too large for .reg text"));
+    return kExitUsage;
+  }
   if (arguments.reg) {
     out << hive::ForRegedit(differences.reg_file);
   } else {
