@@ -102,7 +102,7 @@ TEST(DiffTreesTest, RegTextOfADeepHiveEndsAtItsBound) {
   HiveBuilder hive;
   RegistryTree::KeyId key = RegistryTree::kRoot;
   for (int depth = 0; depth < 400; ++depth) key = hive.Key(key, std::u16string(255, u'k'));
-  for (char16_t name = u'0'; name < u'0' + 100; ++name) hive.Key(key, std::u16string(1, name));
+  for (char16_t name = 0x4E00; name < 0x4E00 + 100; ++name) hive.Key(key, std::u16string(1, name));
   const HiveDifferences cut = DiffTrees(RegistryTree(), hive.tree(), 1 << 20);
   EXPECT_FALSE(cut.reg_file_is_whole);
   EXPECT_LE(cut.reg_file.size(), size_t{1} << 20);
