@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "hyperv/guest_memory/guest_access.h"
 #include "hyperv/guest_memory/guest_memory.h"
 
 namespace vmbfs {
@@ -67,9 +68,13 @@ OpenChannel::OpenChannel(hyperv::MessagePipe pipe, std::shared_ptr<const Backing
       report_(report) {}
 
 absl::StatusOr<bool> OpenChannel::Run() {
-  if (finished_read_ != nullptr) AnswerFinishedRead();
+  if (finished_read_ != nullptr) {
+    const bool slice = rdma_.has_value();
+    if (absl::Status status = AnswerFinishedRead(); !status.ok()) return status;
+    if (slice) return true;
+  }
   if (rdma_.has_value() && !blocking_read_runs_) {
-    DoRdmaSlice();
+    if (absl::Status status = DoRdmaSlice(); !status.ok()) return status;
     return !blocking_read_runs_;
   }
   for (size_t looks = 0; looks < kTurnRequestsMax && !rdma_.has_value(); ++looks) {
@@ -148,24 +153,32 @@ void OpenChannel::StartRdma(const RdmaRead& read) {
   rdma_ = *std::move(transfer);
 }
 
-void OpenChannel::DoRdmaSlice() {
+absl::Status OpenChannel::DoRdmaSlice() {
+  const hyperv::VanishedMemoryWatch watch;
   size_t left_bytes = RdmaTransfer::kSliceBytesMax;
   while (left_bytes > 0 && !rdma_->done()) {
     RdmaTransfer::Slice slice;
     if (absl::Status found = rdma_->FindSlice(left_bytes, slice); !found.ok()) {
-      return RefuseRdma(found);
+      RefuseRdma(found);
+      return absl::OkStatus();
     }
     const File& file = *rdma_->read().file;
     const absl::StatusOr<size_t> count = file.ReadNow(rdma_->file_offset(), slice.span());
+    if (watch.vanished()) return pipe_.channel().memory()->CheckVanished(watch);
     if (!count.ok() && count.status().code() != absl::StatusCode::kUnavailable) {
-      return SendHostError(count.status());
+      SendHostError(count.status());
+      return absl::OkStatus();
     }
     const size_t done_bytes = count.value_or(0);
-    if (done_bytes == 0) return StartBlockingRead(file, rdma_->file_offset(), slice.bytes);
+    if (done_bytes == 0) {
+      StartBlockingRead(file, rdma_->file_offset(), slice.bytes);
+      return absl::OkStatus();
+    }
     rdma_->Advance(done_bytes);
     left_bytes -= done_bytes;
   }
   if (rdma_->done()) SendRdmaResponse();
+  return absl::OkStatus();
 }
 
 void OpenChannel::StartBlockingRead(const File& file, uint64_t offset, size_t byte_count) {
@@ -185,11 +198,17 @@ void OpenChannel::StartBlockingRead(const File& file, uint64_t offset, size_t by
               });
 }
 
-void OpenChannel::AnswerFinishedRead() {
+absl::Status OpenChannel::AnswerFinishedRead() {
   const std::shared_ptr<BlockingRead> job = std::exchange(finished_read_, nullptr);
   blocking_read_runs_ = false;
-  if (!job->status.ok()) return SendHostError(job->status);
-  rdma_.has_value() ? FinishRdmaSlice(job->data) : FinishRead(job->data);
+  if (!job->status.ok()) {
+    SendHostError(job->status);
+  } else if (rdma_.has_value()) {
+    return FinishRdmaSlice(job->data);
+  } else {
+    FinishRead(job->data);
+  }
+  return absl::OkStatus();
 }
 
 void OpenChannel::FinishRead(std::span<const std::byte> data) {
@@ -198,19 +217,26 @@ void OpenChannel::FinishRead(std::span<const std::byte> data) {
   SendReadData(byte_count);
 }
 
-void OpenChannel::FinishRdmaSlice(std::span<const std::byte> data) {
+absl::Status OpenChannel::FinishRdmaSlice(std::span<const std::byte> data) {
+  const hyperv::VanishedMemoryWatch watch;
   while (!data.empty()) {
     RdmaTransfer::Slice slice;
-    if (absl::Status found = rdma_->FindSlice(data.size(), slice); !found.ok()) {
-      return RefuseRdma(found);
+    // One page at most, so that of many that vanished only the first is missed:
+    // each costs a mapping of the daemon's.
+    const size_t bytes_max = std::min<size_t>(data.size(), hyperv::kPageBytes);
+    if (absl::Status found = rdma_->FindSlice(bytes_max, slice); !found.ok()) {
+      RefuseRdma(found);
+      return absl::OkStatus();
     }
     for (const iovec& piece : slice.span()) {
       hyperv::CopyToGuest(static_cast<std::byte*>(piece.iov_base), data.data(), piece.iov_len);
+      if (watch.vanished()) return pipe_.channel().memory()->CheckVanished(watch);
       data = data.subspan(piece.iov_len);
     }
     rdma_->Advance(slice.bytes);
   }
   if (rdma_->done()) SendRdmaResponse();
+  return absl::OkStatus();
 }
 
 void OpenChannel::SendRdmaResponse() {

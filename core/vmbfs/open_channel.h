@@ -64,16 +64,17 @@ class OpenChannel : public std::enable_shared_from_this<OpenChannel> {
   // Answers one request, or starts the blocking read that it needs.
   absl::Status AnswerOne(std::span<const std::byte> request);
   void AnswerRead(const FileRead& read);
-  // Begins an RDMA read; the turns that follow do a slice each.
+  // Begins an RDMA read; the turns that follow do a slice each. Memory that
+  // vanishes under a slice is an error: what was lost is not answered for.
   void StartRdma(const RdmaRead& read);
-  void DoRdmaSlice();
+  absl::Status DoRdmaSlice();
   void SendRdmaResponse();
 
   void StartBlockingRead(const File& file, uint64_t offset, size_t byte_count);
-  void AnswerFinishedRead();
+  absl::Status AnswerFinishedRead();
   // What a blocking read brought goes where its request wants it.
   void FinishRead(std::span<const std::byte> data);
-  void FinishRdmaSlice(std::span<const std::byte> data);
+  absl::Status FinishRdmaSlice(std::span<const std::byte> data);
 
   // Copies `bytes` into the reserved room; sends what lies there.
   void CopyIn(size_t offset, std::span<const std::byte> bytes);

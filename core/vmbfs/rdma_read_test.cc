@@ -7,12 +7,14 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <utility>
 #include <vector>
 
 #include "core/vmbfs/device_fixture.h"
 #include "core/vmbfs/fake_file.h"
 #include "hyperv/file_descriptor/unique_fd.h"
+#include "hyperv/guest_memory/guest_access.h"
 #include "hyperv/guest_memory/guest_memory.h"
 
 namespace vmbfs {
@@ -186,6 +188,57 @@ TEST_F(RdmaReadTest, MemoryThatIsTakenOutMeanwhileEndsTheRead) {
   RunDevice();
   EXPECT_EQ(Receive(), RdmaAnswer(3, 0));
   EXPECT_EQ(TouchedBytes(), 256u * 1024);
+}
+
+// The parameter: whether the bytes come from the disk.
+class RdmaVanishedMemoryTest : public RdmaReadTest, public testing::WithParamInterface<bool> {};
+
+INSTANTIATE_TEST_SUITE_P(Sources, RdmaVanishedMemoryTest, testing::Bool());
+
+TEST_P(RdmaVanishedMemoryTest, LostBytesAreNotAnsweredFor) {
+  hyperv::InstallVanishedMemoryHandler();
+  hyperv::UniqueFd fd(::memfd_create("guest", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(fd.get(), kMemoryBytes), 0);
+  hyperv::GuestMemory memory({.allow_unsealed = true});
+  ASSERT_TRUE(
+      memory.AddRegion({.id = 1, .bytes = kMemoryBytes}, hyperv::UniqueFd(::dup(fd.get()))).ok());
+  options_.memory = &memory;
+  const auto file = std::make_shared<FakeFile>(Content(300'000));
+  file->at_hand_bytes = GetParam() ? 0 : 300'000;
+  Serve(file);
+  std::vector<uint64_t> frames(74);
+  std::iota(frames.begin(), frames.end(), uint64_t{0});
+  Register(frames, 300'000);
+  ASSERT_TRUE(Send(RdmaBytes(kHandle, 300'000, 0, 0, u"imc.hiv")));
+  ASSERT_EQ(::ftruncate(fd.get(), 0), 0);
+
+  absl::Status fault;
+  for (int turn = 0; turn < 10 && fault.ok(); ++turn) {
+    fault = device_->Run().status();
+    if (runner_.job_count() == 0) continue;
+    runner_.DoWork();
+    runner_.DoDone();
+  }
+  EXPECT_EQ(fault.code(), absl::StatusCode::kFailedPrecondition) << fault;
+  EXPECT_FALSE(Receive().has_value());
+  EXPECT_FALSE(memory.CheckPages(frames).ok());
+  Close();
+  options_.memory = &memory_;
+}
+
+TEST_F(RdmaReadTest, ATurnThatTakesWhatTheDiskBroughtDoesNoOtherSlice) {
+  const auto file = std::make_shared<FakeFile>(Content(600'000));
+  file->at_hand_bytes = 0;
+  Serve(file);
+  Register(Scattered(147), 600'000);
+  ASSERT_TRUE(Send(RdmaBytes(kHandle, 600'000, 0, 0, u"imc.hiv")));
+  RunDevice();
+  ASSERT_EQ(runner_.job_count(), 1u);
+  runner_.DoWork();
+  runner_.DoDone();
+  file->at_hand_bytes = 600'000;
+  RunDeviceOnce();
+  EXPECT_LE(TouchedBytes(), 256u * 1024);
 }
 
 TEST_F(RdmaReadTest, ATearDownBehindTheRequestWaitsForIt) {

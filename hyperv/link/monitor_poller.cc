@@ -74,10 +74,16 @@ void MonitorPoller::Look() {
     ++exchange_.shared().monitor_signals;
     channels_.Signalled(offer);
   }
-  if (const absl::Status status = memory_.CheckVanished(watch); !status.ok()) {
-    page_ = {};
-    exchange_.NoteError(absl::StrCat("monitor page: ", status.message()));
-  }
+  if (const absl::Status status = memory_.CheckVanished(watch); !status.ok()) Lose(status);
+}
+
+// Its channels would wait for signals that nobody sees.
+void MonitorPoller::Lose(const absl::Status& why) {
+  page_ = {};
+  const std::string reason = absl::StrCat("monitor page: ", why.message());
+  exchange_.NoteError(reason);
+  channels_.FaultIf([this](OfferId offer) { return watched_.contains(offer); },
+                    absl::Status(why.code(), reason));
 }
 
 }  // namespace vmbfs::hyperv

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <map>
 
+#include "absl/status/status.h"
 #include "hyperv/bus/bus.h"
 #include "hyperv/channel/channel_device.h"
 #include "hyperv/guest_memory/guest_memory.h"
@@ -26,6 +27,7 @@ namespace vmbfs::hyperv {
 // Thread safety: the exchange's executor.
 // Ownership: refers to its arguments, which must outlive it.
 // Bounds: kMonitorIds channels, as many as the bus has ids for.
+// Errors: a page that vanishes faults the channels watched.
 class MonitorPoller {
  public:
   static constexpr std::chrono::milliseconds kInterval{1};
@@ -48,6 +50,7 @@ class MonitorPoller {
   bool AnyServed() const;
   void Arm();
   void Look();
+  void Lose(const absl::Status& why);
 
   LinkExchange& exchange_;
   const GuestMemory& memory_;

@@ -252,7 +252,7 @@ TEST_P(MonitoredChannelsTest, MonitorPageThatIsTakenAwayEndsPollingAndNothingEls
   ExpectPolling();
 }
 
-TEST_P(MonitoredChannelsTest, MonitorPageThatVanishesEndsPollingAndNothingElse) {
+TEST_P(MonitoredChannelsTest, MonitorPageThatVanishesFaultsTheChannelsThatSignalThroughIt) {
   Vmm vmm(harness_.path());
   vmm.NameMonitorPages(kParentToChildPage << 12, kExtraGpa);
   ASSERT_TRUE(vmm.SetUp());
@@ -267,9 +267,11 @@ TEST_P(MonitoredChannelsTest, MonitorPageThatVanishesEndsPollingAndNothingElse) 
     return status.last_error.find("monitor page: guest memory vanished") != std::string::npos;
   }));
   ExpectNoPolling();
-  ExpectDoorbellServes(vmm);
-  EXPECT_EQ(harness_.status().channels.at(0).faults, 0u);
+  EXPECT_EQ(harness_.status().channels.at(0).faults, 1u);
+  EXPECT_THAT(harness_.status().channels.at(0).fault,
+              HasSubstr("monitor page: guest memory vanished"));
   EXPECT_EQ(harness_.status().monitor_signals, 0u);
+  EXPECT_THAT(device_->events(), ElementsAre("Open", "Close"));
 }
 
 TEST(MonitoredOfferTest, ChannelLevelTellsTheVmmThatAMonitorIsWanted) {
