@@ -7,11 +7,35 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "hyperv/guest_memory/guest_memory.h"
+#include "hyperv/pipe/pipe_format.h"
 
 namespace vmbfs {
 namespace {
 
 using Buffer = std::array<std::byte, kMessageBytesMax>;
+
+// The firmware registers one buffer at a time, always with this handle.
+constexpr uint32_t kRdmaHandle = 1;
+
+// One writable range of `bytes` from the start of the buffer's pages.
+std::vector<std::byte> SetUp(const hyperv::GuestPages& buffer, uint32_t bytes) {
+  const size_t pages = (bytes + hyperv::kPageBytes - 1) / hyperv::kPageBytes;
+  hyperv::GpaDirectSetUp head;
+  head.handle = kRdmaHandle;
+  head.writable = 1;
+  head.range_count = 1;
+  const std::array<boost::endian::little_uint32_buf_t, 2> range = {
+      boost::endian::little_uint32_buf_t(bytes), boost::endian::little_uint32_buf_t(0)};
+  std::vector<std::byte> data(sizeof(head) + sizeof(range) + pages * sizeof(uint64_t));
+  std::memcpy(data.data(), &head, sizeof(head));
+  std::memcpy(&data[sizeof(head)], range.data(), sizeof(range));
+  for (size_t page = 0; page < pages; ++page) {
+    const boost::endian::little_uint64_buf_t frame(buffer.page_frames()[page]);
+    std::memcpy(&data[sizeof(head) + sizeof(range) + page * sizeof(frame)], &frame, sizeof(frame));
+  }
+  return data;
+}
 
 template <typename Message>
 void SetHeader(Message& message, MessageType type) {
@@ -128,6 +152,64 @@ absl::StatusOr<ReadAnswer> VmbfsClient::Read(std::u16string_view path, uint64_t 
   return ReadAnswer{.status = *status, .data = {data.begin(), data.end()}};
 }
 
+absl::StatusOr<RdmaAnswer> VmbfsClient::ReadRdma(std::u16string_view path, uint64_t offset,
+                                                 uint32_t bytes, const hyperv::GuestPages& buffer) {
+  ReadFileRdmaRequestMessage fixed;
+  SetHeader(fixed, MessageType::kReadFileRdmaRequest);
+  fixed.handle = kRdmaHandle;
+  fixed.byte_count = bytes;
+  fixed.file_offset = offset;
+  fixed.token_offset = 0;
+  absl::StatusOr<std::vector<std::byte>> request = WithPath(fixed, path);
+  if (!request.ok()) return request.status();
+  if (absl::Status sent =
+          channel_.SendDeferred(hyperv::PipeMessageType::kSetUpGpaDirect, SetUp(buffer, bytes));
+      !sent.ok()) {
+    return sent;
+  }
+  Buffer answer_buffer;
+  const absl::StatusOr<std::span<std::byte>> answer = channel_.Exchange(*request, answer_buffer);
+  if (!answer.ok()) return answer.status();
+  const boost::endian::little_uint32_buf_t handle(kRdmaHandle);
+  if (absl::Status sent = channel_.SendDeferred(hyperv::PipeMessageType::kTearDownGpaDirect,
+                                                std::as_bytes(std::span(&handle, 1)));
+      !sent.ok()) {
+    return sent;
+  }
+  const auto response =
+      ParseExact<ReadFileRdmaResponseMessage>(*answer, MessageType::kReadFileRdmaResponse);
+  if (!response.ok()) return response.status();
+  const absl::StatusOr<FileStatus> status = ParseStatus(response->status.value());
+  if (!status.ok()) return status.status();
+  const uint32_t byte_count = response->byte_count.value();
+  if (byte_count > bytes) {
+    return absl::DataLossError(
+        absl::StrCat("RDMA read of ", bytes, " bytes answered with ", byte_count));
+  }
+  return RdmaAnswer{.status = *status, .byte_count = byte_count};
+}
+
+absl::StatusOr<ReadAnswer> VmbfsClient::ReadNext(std::u16string_view path, uint64_t offset,
+                                                 uint64_t left, bool rdma) {
+  if (!rdma) {
+    return Read(path, offset, static_cast<uint32_t>(std::min<uint64_t>(left, kReadBytesMax)));
+  }
+  const uint64_t room_bytes = rdma_->page_frames().size() * hyperv::kPageBytes;
+  const absl::StatusOr<RdmaAnswer> read = ReadRdma(
+      path, offset, static_cast<uint32_t>(std::min<uint64_t>({left, kRdmaBytesMax, room_bytes})),
+      *rdma_);
+  if (!read.ok()) return read.status();
+  ReadAnswer answer{.status = read->status, .data = {}};
+  answer.data.reserve(read->byte_count);
+  for (size_t page = 0; answer.data.size() < read->byte_count; ++page) {
+    const size_t bytes =
+        std::min<size_t>(hyperv::kPageBytes, read->byte_count - answer.data.size());
+    const std::span<const std::byte> part = rdma_->Page(page).first(bytes);
+    answer.data.insert(answer.data.end(), part.begin(), part.end());
+  }
+  return answer;
+}
+
 absl::StatusOr<std::vector<std::byte>> VmbfsClient::ReadFile(std::u16string_view path) {
   absl::StatusOr<FileInfoAnswer> info = GetFileInfo(path);
   if (!info.ok()) return info.status();
@@ -141,11 +223,11 @@ absl::StatusOr<std::vector<std::byte>> VmbfsClient::ReadFile(std::u16string_view
     return absl::ResourceExhaustedError(absl::StrCat(
         "file of ", info->size_bytes, " bytes; at most ", kReadFileBytesMax, " are read"));
   }
+  const bool rdma = info->rdma && rdma_ != nullptr;
   std::vector<std::byte> data;
   while (data.size() < info->size_bytes) {
     const uint64_t left = info->size_bytes - data.size();
-    absl::StatusOr<ReadAnswer> read =
-        Read(path, data.size(), static_cast<uint32_t>(std::min<uint64_t>(left, kReadBytesMax)));
+    absl::StatusOr<ReadAnswer> read = ReadNext(path, data.size(), left, rdma);
     if (!read.ok()) return read.status();
     if (read->status == FileStatus::kNotFound) return absl::NotFoundError("not found any more");
     if (read->status == FileStatus::kError) {

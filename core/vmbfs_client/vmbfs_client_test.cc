@@ -16,6 +16,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "hyperv/guest/guest_ram.h"
+#include "hyperv/pipe/pipe_format.h"
 
 namespace vmbfs {
 namespace {
@@ -51,6 +53,11 @@ class ScriptedChannel final : public hyperv::GuestChannel {
   hyperv::MessagePipe& pipe() override { std::abort(); }  // the client has no use for it
   std::optional<uint32_t> last_signal_vp() const override { return std::nullopt; }
   absl::Status Wait() override { return absl::UnimplementedError("scripted"); }
+  absl::Status SendDeferred(hyperv::PipeMessageType type,
+                            std::span<const std::byte> data) override {
+    requests.push_back(Join({U32(static_cast<uint32_t>(type)), {data.begin(), data.end()}}));
+    return absl::OkStatus();
+  }
   absl::StatusOr<std::span<std::byte>> Exchange(std::span<const std::byte> message,
                                                 std::span<std::byte> buffer) override {
     requests.emplace_back(message.begin(), message.end());
@@ -162,6 +169,69 @@ TEST_F(VmbfsClientTest, ReadFileGoesOnAfterShortReadsUntilTheSize) {
   const Bytes path = {std::byte{'f'}, {}};
   EXPECT_EQ(channel_.requests[1], Join({U32(5), U32(0), U32(12276), U64(0), path}));
   EXPECT_EQ(channel_.requests[3], Join({U32(5), U32(0), U32(2), U64(12278), path}));
+}
+
+class VmbfsClientRdmaTest : public VmbfsClientTest {
+ protected:
+  VmbfsClientRdmaTest() { client_.UseRdma(buffer_); }
+  ~VmbfsClientRdmaTest() override { client_.UseRdma(nullptr); }
+
+  const std::unique_ptr<hyperv::GuestRam> ram_ = hyperv::GuestRam::Create(16 * 4096).value();
+  const std::shared_ptr<const hyperv::GuestPages> buffer_ =
+      std::make_shared<hyperv::GuestPages>(*ram_, std::vector<uint64_t>{5, 9});
+};
+
+Bytes RdmaAnswerBytes(uint32_t status, uint32_t byte_count) {
+  return Join({U32(8), U32(0), U32(status), U32(byte_count)});
+}
+
+// shared/specs/vmbus.md section 5.3 and the sequence of 6.4.
+TEST_F(VmbfsClientRdmaTest, ReadRegistersABufferAsksAndTakesItBack) {
+  channel_.answers = {RdmaAnswerBytes(0, 4100)};
+  const absl::StatusOr<RdmaAnswer> read =
+      client_.ReadRdma(u"f", 0x1122334455667788, 5000, *buffer_);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->status, FileStatus::kSuccess);
+  EXPECT_EQ(read->byte_count, 4100u);
+  ASSERT_EQ(channel_.requests.size(), 3u);
+  EXPECT_EQ(channel_.requests[0],
+            Join({U32(3), U32(1), {std::byte{1}}, U32(1), U32(5000), U32(0), U64(5), U64(9)}));
+  EXPECT_EQ(channel_.requests[1], Join({U32(7),
+                                        U32(0),
+                                        U32(1),
+                                        U32(5000),
+                                        U64(0x1122334455667788),
+                                        U64(0),
+                                        {std::byte{'f'}, {}}}));
+  EXPECT_EQ(channel_.requests[2], Join({U32(4), U32(1)}));
+}
+
+TEST_F(VmbfsClientRdmaTest, AnswerOfAnotherSizeTypeStatusOrWithMoreThanAskedForIsDataLoss) {
+  Bytes long_answer = RdmaAnswerBytes(0, 1);
+  long_answer.push_back(std::byte{0});
+  channel_.answers = {long_answer, InfoAnswer(0, 0, 1), RdmaAnswerBytes(4, 0),
+                      RdmaAnswerBytes(0, 2)};
+  for (int answer = 0; answer < 4; ++answer) {
+    EXPECT_EQ(client_.ReadRdma(u"f", 0, 1, *buffer_).status().code(), absl::StatusCode::kDataLoss);
+  }
+}
+
+TEST_F(VmbfsClientRdmaTest, ReadFileReadsAsOffered) {
+  std::fill_n(ram_->Page(5).data(), 4096, std::byte{'a'});
+  std::fill_n(ram_->Page(9).data(), 4096, std::byte{'b'});
+  channel_.answers = {InfoAnswer(0, 2, 8195), RdmaAnswerBytes(0, 8192), RdmaAnswerBytes(0, 3)};
+  const absl::StatusOr<Bytes> file = client_.ReadFile(u"f");
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(*file, Join({Bytes(4096, std::byte{'a'}), Bytes(4096, std::byte{'b'}),
+                         Bytes(3, std::byte{'a'})}));
+  EXPECT_EQ(channel_.requests.size(), 7u);
+
+  channel_.answers = {InfoAnswer(0, 0, 2), ReadAnswerBytes(0, B("ab"))};
+  EXPECT_EQ(*client_.ReadFile(u"f"), B("ab"));
+  channel_.answers = {InfoAnswer(0, 2, 2), RdmaAnswerBytes(3, 0), InfoAnswer(0, 2, 2),
+                      RdmaAnswerBytes(0, 0)};
+  EXPECT_EQ(client_.ReadFile(u"f").status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(client_.ReadFile(u"f").status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST_F(VmbfsClientTest, EmptyFileNeedsNoRead) {

@@ -20,8 +20,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "hyperv/guest/guest_link.h"
+#include "hyperv/guest/guest_ram.h"
 #include "hyperv/guid/guid.h"
 #include "hyperv/pipe/message_pipe.h"
+#include "hyperv/pipe/pipe_format.h"
 
 namespace vmbfs::hyperv {
 
@@ -80,6 +82,10 @@ class GuestChannel {
   //         offer was revoked).
   virtual absl::Status Wait() = 0;
 
+  // Sends a set-up or tear-down of a buffer without a signal of its own
+  // (MessagePipe::WriteDeferred). Errors: those of Wait and of the pipe.
+  virtual absl::Status SendDeferred(PipeMessageType type, std::span<const std::byte> data) = 0;
+
   // Sends one message and waits for the next one from the host, into `buffer`.
   // Errors: those of Wait and of the pipe.
   virtual absl::StatusOr<std::span<std::byte>> Exchange(std::span<const std::byte> message,
@@ -129,6 +135,9 @@ class Guest {
   // hypercall status: 0, 5, 0x12, 0x13. An answer that it brings and nobody
   // awaits ends a guest of profile firmware; profile linux ignores it.
   virtual uint32_t PostRaw(uint32_t connection, std::span<const std::byte> message) = 0;
+  // Pages for the guest's own use, side by side (profile firmware) or scattered.
+  // Errors: kResourceExhausted.
+  virtual absl::StatusOr<std::shared_ptr<const GuestPages>> AllocateBuffer(size_t pages) = 0;
   // Whole RAM, for tests that break it.
   virtual std::span<std::byte> ram() = 0;
   // Ring pages of an open channel within ram(), for tests that break them: one

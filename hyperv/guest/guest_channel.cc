@@ -13,17 +13,18 @@ absl::Status DriverChannel::WaitUntil(Deadline deadline) {
   return absl::OkStatus();
 }
 
-absl::Status DriverChannel::Send(std::span<const std::byte> message, Deadline deadline) {
-  if (message.size() > pipe_.max_message_bytes()) {
-    return absl::InvalidArgumentError(absl::StrCat("message of ", message.size(),
-                                                   " bytes; at most ", pipe_.max_message_bytes(),
-                                                   " fit the ring"));
+template <typename Write>
+absl::Status DriverChannel::WhenRoom(size_t bytes, Deadline deadline, Write write) {
+  if (revoked_) return absl::AbortedError("the channel's offer was revoked");
+  if (bytes > pipe_.max_message_bytes()) {
+    return absl::InvalidArgumentError(absl::StrCat("message of ", bytes, " bytes; at most ",
+                                                   pipe_.max_message_bytes(), " fit the ring"));
   }
   for (;;) {
-    absl::StatusOr<bool> written = pipe_.Write(message);
+    absl::StatusOr<bool> written = write();
     if (!written.ok()) return written.status();
     if (*written) return absl::OkStatus();
-    absl::StatusOr<bool> room = pipe_.ArmWrite(message.size());
+    absl::StatusOr<bool> room = pipe_.ArmWrite(bytes);
     if (!room.ok()) return room.status();
     absl::Status waited = *room ? absl::OkStatus() : WaitUntil(deadline);
     pipe_.DisarmWrite();
@@ -31,11 +32,16 @@ absl::Status DriverChannel::Send(std::span<const std::byte> message, Deadline de
   }
 }
 
+absl::Status DriverChannel::SendDeferred(PipeMessageType type, std::span<const std::byte> data) {
+  return WhenRoom(data.size(), driver_.NextDeadline(),
+                  [&] { return pipe_.WriteDeferred(type, data); });
+}
+
 absl::StatusOr<std::span<std::byte>> DriverChannel::Exchange(std::span<const std::byte> message,
                                                              std::span<std::byte> buffer) {
   const Deadline deadline = driver_.NextDeadline();
-  if (revoked_) return absl::AbortedError("the channel's offer was revoked");
-  if (absl::Status sent = Send(message, deadline); !sent.ok()) return sent;
+  absl::Status sent = WhenRoom(message.size(), deadline, [&] { return pipe_.Write(message); });
+  if (!sent.ok()) return sent;
   for (;;) {
     absl::StatusOr<std::optional<std::span<std::byte>>> answer = pipe_.Read(buffer);
     if (!answer.ok()) return answer.status();

@@ -48,6 +48,7 @@ class DriverChannel final : public GuestChannel {
   MessagePipe& pipe() override { return pipe_; }
   std::optional<uint32_t> last_signal_vp() const override { return last_signal_vp_; }
   absl::Status Wait() override { return WaitUntil(driver_.NextDeadline()); }
+  absl::Status SendDeferred(PipeMessageType type, std::span<const std::byte> data) override;
   absl::StatusOr<std::span<std::byte>> Exchange(std::span<const std::byte> message,
                                                 std::span<std::byte> buffer) override;
 
@@ -64,7 +65,9 @@ class DriverChannel final : public GuestChannel {
 
  private:
   absl::Status WaitUntil(Deadline deadline);
-  absl::Status Send(std::span<const std::byte> message, Deadline deadline);
+  // Calls `write` until it says true, and waits for room in between.
+  template <typename Write>
+  absl::Status WhenRoom(size_t bytes, Deadline deadline, Write write);
 
   ChannelDriver& driver_;
   const GuestOffer offer_;

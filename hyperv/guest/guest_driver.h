@@ -55,6 +55,9 @@ class GuestDriver final : public Guest, private ChannelDriver {
   absl::Status Unload() override;
   absl::Status ResetVm() override;
   uint32_t PostRaw(uint32_t connection, std::span<const std::byte> message) override;
+  absl::StatusOr<std::shared_ptr<const GuestPages>> AllocateBuffer(size_t pages) override {
+    return AllocatePages(pages, traits_.ring_layout);
+  }
   std::span<std::byte> ram() override { return ram_->bytes(); }
   std::vector<std::span<std::byte>> RingPages(const GuestChannel& channel) override;
   std::span<std::byte> RingBytes(const GuestChannel& channel) override;

@@ -15,9 +15,9 @@ using PipeHeaderBytes = std::array<std::byte, sizeof(PipeHeader)>;
 
 constexpr uint32_t Number(PipeMessageType type) { return static_cast<uint32_t>(type); }
 
-PipeHeaderBytes DataHeader(size_t data_bytes) {
+PipeHeaderBytes Header(PipeMessageType type, size_t data_bytes) {
   PipeHeader header;
-  header.type = Number(PipeMessageType::kData);
+  header.type = Number(type);
   header.data_bytes = static_cast<uint32_t>(data_bytes);
   return std::bit_cast<PipeHeaderBytes>(header);
 }
@@ -112,9 +112,14 @@ absl::StatusOr<std::optional<MessagePipe::Space>> MessagePipe::Reserve(size_t by
 
 void MessagePipe::Send(size_t bytes) {
   OutgoingRing& ring = channel_->outgoing();
-  ring.CopyIn(0, DataHeader(bytes));
+  ring.CopyIn(0, Header(PipeMessageType::kData, bytes));
   ring.Commit(sizeof(PipeHeader) + bytes);
-  if (ring.Publish()) channel_->SignalPeer();
+  signal_owed_ = ring.Publish() || signal_owed_;
+  SignalOwed();
+}
+
+void MessagePipe::SignalOwed() {
+  if (std::exchange(signal_owed_, false)) channel_->SignalPeer();
 }
 
 absl::StatusOr<bool> MessagePipe::Write(std::span<const std::byte> message) {
@@ -126,10 +131,27 @@ absl::StatusOr<bool> MessagePipe::Write(std::span<const std::byte> message) {
   return true;
 }
 
-absl::StatusOr<bool> MessagePipe::ArmRead() { return channel_->incoming().Arm(); }
+absl::StatusOr<bool> MessagePipe::WriteDeferred(PipeMessageType type,
+                                                std::span<const std::byte> data) {
+  const auto space = Reserve(data.size());
+  if (!space.ok()) return space.status();
+  if (!space->has_value()) return false;
+  OutgoingRing& ring = channel_->outgoing();
+  ring.CopyIn(0, Header(type, data.size()));
+  ring.CopyIn(sizeof(PipeHeader), data);
+  ring.Commit(sizeof(PipeHeader) + data.size());
+  signal_owed_ = ring.Publish() || signal_owed_;
+  return true;
+}
+
+absl::StatusOr<bool> MessagePipe::ArmRead() {
+  SignalOwed();
+  return channel_->incoming().Arm();
+}
 
 absl::StatusOr<bool> MessagePipe::ArmWrite(size_t bytes) {
   if (bytes > max_message_bytes()) std::abort();
+  SignalOwed();
   return channel_->outgoing().RequestSpace(sizeof(PipeHeader) + bytes);
 }
 

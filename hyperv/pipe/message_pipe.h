@@ -98,6 +98,12 @@ class MessagePipe {
   // REQUIRES and Errors: as Reserve.
   absl::StatusOr<bool> Write(std::span<const std::byte> message);
 
+  // A guest's set-up or tear-down (pipe_format.h), as the firmware sends them: the
+  // signal it may call for is owed, and given with the next message or before
+  // sleeping. false when the ring has no room now.
+  // REQUIRES: data.size() <= max_message_bytes(). Errors: as Reserve.
+  absl::StatusOr<bool> WriteDeferred(PipeMessageType type, std::span<const std::byte> data);
+
   // Before sleeping: asks to be signalled when a message arrives. Returns true
   // when one is there already: read it instead of sleeping.
   // REQUIRES: Consume was called for what was read.
@@ -124,6 +130,7 @@ class MessagePipe {
   const Channel& channel() const { return *channel_; }
 
  private:
+  void SignalOwed();
   // The header of the message in `packet`, of a known type, its size checked.
   absl::StatusOr<PipeHeader> ParseHeader(const PacketView& packet, size_t buffer_bytes) const;
   // Does what a message that is not DATA asks for.
@@ -133,6 +140,7 @@ class MessagePipe {
   GpaDirect gpa_direct_;
   GpaDirectTable registrations_;
   bool messages_unconsumed_ = false;
+  bool signal_owed_ = false;
   uint64_t ignored_messages_ = 0;
 };
 

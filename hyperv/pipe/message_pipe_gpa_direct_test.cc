@@ -146,6 +146,32 @@ TEST_P(MessagePipeGpaDirectTest, TearDownWithoutASignalIsProcessedBeforeTheNextR
   EXPECT_EQ(host_->gpa_direct().count(), 0u);
 }
 
+TEST_P(MessagePipeGpaDirectTest, WriterOwesTheSignalOfASetUpUntilItsRequest) {
+  const std::vector<std::byte> set_up = PayloadOf(kSetUpPacket);
+  ExpectNothing();
+  ASSERT_FALSE(*host_->ArmRead());
+  ASSERT_TRUE(*guest_->WriteDeferred(PipeMessageType::kSetUpGpaDirect,
+                                     std::span(set_up).subspan(sizeof(PipeHeader), 33)));
+  EXPECT_EQ(pair_->signals_to_host(), 0u);
+  ASSERT_TRUE(*guest_->Write(request_));
+  EXPECT_EQ(pair_->signals_to_host(), 1u);
+  ExpectNext(request_);
+  EXPECT_EQ(host_->gpa_direct().count(), 1u);
+  ASSERT_TRUE(*guest_->Write(request_));
+  EXPECT_EQ(pair_->signals_to_host(), 1u) << "the host is awake";
+}
+
+TEST_P(MessagePipeGpaDirectTest, WriterThatMustSleepGivesTheSignalItOwes) {
+  const std::vector<std::byte> tear_down = HexBytes("01 00 00 00");
+  ExpectNothing();
+  ASSERT_FALSE(*host_->ArmRead());
+  while (*guest_->WriteDeferred(PipeMessageType::kTearDownGpaDirect, tear_down)) {
+  }
+  EXPECT_EQ(pair_->signals_to_host(), 0u);
+  ASSERT_FALSE(*guest_->ArmWrite(tear_down.size()));
+  EXPECT_EQ(pair_->signals_to_host(), 1u);
+}
+
 TEST_P(MessagePipeGpaDirectTest, TearDownBehindTheRequestIsNotSeenBeforeIt) {
   SendDeferred(PayloadOf(kSetUpPacket));
   Request(request_);

@@ -25,6 +25,8 @@
 #include "core/vmbfs_client/vmbfs_client.h"
 #include "hyperv/guest/guest.h"
 #include "hyperv/guest/guest_link.h"
+#include "hyperv/guest/guest_ram.h"
+#include "hyperv/guest_memory/guest_memory.h"
 #include "hyperv/guid/guid.h"
 #include "tools/version/version.h"
 #include "tools/vmbfs-guest/output_file.h"
@@ -47,6 +49,7 @@ struct Arguments {
   std::u16string path_utf16;
   std::string output_file;  // empty: stdout
   bool read = false;        // otherwise info
+  bool rdma = true;         // where the device offers it
 };
 
 ExitCode ExitCodeOf(const absl::Status& status) {
@@ -101,7 +104,7 @@ absl::Status PrintInfo(VmbfsClient& client, const Arguments& arguments) {
   if (info->directory) {
     absl::StrAppend(&line, "directory\n");
   } else {
-    absl::StrAppend(&line, "file, ", info->size_bytes, " bytes\n");
+    absl::StrAppend(&line, "file, ", info->size_bytes, " bytes", info->rdma ? ", RDMA" : "", "\n");
   }
   return Output(arguments, std::as_bytes(std::span(line)));
 }
@@ -115,8 +118,15 @@ absl::Status ReadOut(VmbfsClient& client, const Arguments& arguments) {
   return Output(arguments, *data);
 }
 
-absl::Status UseChannel(hyperv::GuestChannel& channel, const Arguments& arguments) {
+absl::Status UseChannel(hyperv::Guest& guest, hyperv::GuestChannel& channel,
+                        const Arguments& arguments) {
   VmbfsClient client(channel);
+  if (arguments.rdma) {
+    absl::StatusOr<std::shared_ptr<const hyperv::GuestPages>> buffer =
+        guest.AllocateBuffer(VmbfsClient::kRdmaBytesMax / hyperv::kPageBytes);
+    if (!buffer.ok()) return buffer.status();
+    client.UseRdma(*std::move(buffer));
+  }
   absl::StatusOr<bool> supported = client.Negotiate();
   if (!supported.ok()) return supported.status();
   if (!*supported) return absl::FailedPreconditionError("the device refused vmbfs version 1.0");
@@ -143,7 +153,7 @@ absl::Status Run(const Arguments& arguments) {
   absl::StatusOr<std::unique_ptr<hyperv::GuestChannel>> channel = (*guest)->Open(*offer);
   if (!channel.ok()) return channel.status();
 
-  absl::Status result = UseChannel(**channel, arguments);
+  absl::Status result = UseChannel(**guest, **channel, arguments);
   result.Update((*guest)->Close(*std::move(channel)));
   result.Update((*guest)->Unload());
   return result;
@@ -194,6 +204,8 @@ std::optional<ExitCode> Parse(int argc, char** argv, Arguments& arguments) {
   read->add_option("--output", arguments.output_file,
                    "Where to, whole or not at all (default: stdout)")
       ->type_name("FILE");
+  read->add_flag("!--no-rdma", arguments.rdma,
+                 "Read through the ring also where the device offers RDMA reads");
 
   try {
     app.parse(argc, argv);

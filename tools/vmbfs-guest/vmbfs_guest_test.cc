@@ -58,18 +58,19 @@ std::string Content(const std::string& path) {
 
 class VmbfsGuestTest : public testing::Test {
  protected:
-  VmbfsGuestTest()
+  explicit VmbfsGuestTest(size_t hive_bytes = 30'000)
       : folder_(NewFolder()),
         work_(boost::asio::make_work_guard(context_)),
         thread_([this] { context_.run(); }) {
-    for (size_t index = 0; index < 30'000; ++index) {
+    for (size_t index = 0; index < hive_bytes; ++index) {
       hive_.push_back(static_cast<char>(index * 7 + (index >> 8)));
     }
     const auto bytes = std::as_bytes(std::span(hive_));
     auto backing = std::make_shared<SingleFileBacking>(
         *FileNameFromUtf8("imc.hiv"),
         std::make_shared<MemoryFile>(std::vector<std::byte>(bytes.begin(), bytes.end())), "hive");
-    device_ = std::make_shared<VmbfsDevice>(kImcInstanceId, std::move(backing), runner_);
+    device_ = std::make_shared<VmbfsDevice>(kImcInstanceId, std::move(backing), runner_,
+                                            VmbfsDeviceOptions{.rdma_bytes_min = 1 << 20});
     OnStrand([this] {
       server_ = std::make_unique<hyperv::LinkServer>(context_.get_executor());
       hyperv::LinkOptions options;
@@ -156,6 +157,40 @@ TEST_F(VmbfsGuestTest, ReadWritesTheBytesForEachVmm) {
     EXPECT_EQ(outcome.out, hive_) << vmm;
     OnStrand([this] { EXPECT_FALSE(device_->status().open); });
   }
+}
+
+// Two RDMA reads: the firmware asks for 7 MiB at most.
+class VmbfsGuestRdmaTest : public VmbfsGuestTest {
+ protected:
+  static constexpr size_t kFileBytes = 9'000'001;
+  VmbfsGuestRdmaTest() : VmbfsGuestTest(kFileBytes) {}
+
+  uint64_t RdmaBytesRead() {
+    uint64_t bytes = 0;
+    OnStrand([&] { bytes = device_->status().rdma_bytes_read; });
+    return bytes;
+  }
+};
+
+TEST_F(VmbfsGuestRdmaTest, ReadTakesTheWayThatTheDeviceOffers) {
+  EXPECT_EQ(WithLink("info imc.hiv").out, "imc.hiv: file, 9000001 bytes, RDMA\n");
+  uint64_t bytes = 0;
+  for (const std::string vmm : {"direct", "mediated", "channel"}) {
+    for (const std::string profile : {"firmware", "linux"}) {
+      const Outcome outcome = WithLink("--vmm " + vmm + " --profile " + profile + " read imc.hiv");
+      EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+      EXPECT_TRUE(outcome.out == hive_) << vmm << ' ' << profile;
+      bytes += kFileBytes;
+      EXPECT_EQ(RdmaBytesRead(), bytes);
+    }
+  }
+}
+
+TEST_F(VmbfsGuestRdmaTest, ReadThroughTheRingIsTheSame) {
+  const Outcome outcome = WithLink("read imc.hiv --no-rdma");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_TRUE(outcome.out == hive_);
+  EXPECT_EQ(RdmaBytesRead(), 0u);
 }
 
 TEST_F(VmbfsGuestTest, ReadIntoAFileIsWholeAndSilent) {
