@@ -357,6 +357,8 @@ TEST_F(HostTest, InspectShowsTheDaemonAndItsVms) {
   EXPECT_EQ(Seen("daemon/data_plane_threads"), "2");
   EXPECT_EQ(Seen("daemon/memory_mappings"), "0");
   EXPECT_NE(Seen("daemon/memory_mappings_max"), "0");
+  EXPECT_EQ(Seen("daemon/ring_mappings"), "0");
+  EXPECT_NE(Seen("daemon/ring_mappings_max"), "0");
   EXPECT_EQ(Seen("vms/web-7/link/connected"), "0");
   EXPECT_EQ(Seen("vms/web-7/link/listening"), "1");
   EXPECT_EQ(Seen("vms/web-7/bus/state"), "no VMM");

@@ -26,6 +26,9 @@ void AddDaemon(Node& root, const DaemonFacts& facts) {
   const auto& mappings = hyperv::MappingBudget::OfProcess();
   daemon.Add("memory_mappings", uint64_t{mappings.used()});
   daemon.Add("memory_mappings_max", uint64_t{mappings.max()});
+  const auto& ring_mappings = hyperv::MappingBudget::OfRings();
+  daemon.Add("ring_mappings", uint64_t{ring_mappings.used()});
+  daemon.Add("ring_mappings_max", uint64_t{ring_mappings.max()});
 }
 
 void AddLink(Node& vm, const hyperv::LinkStatus& status) {

@@ -71,8 +71,7 @@ TEST_P(FullRingTest, TenThousandLargestReadsWithRandomDelaysNeverStall) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Channels, FullRingTest,
-                         testing::Combine(testing::Values(hyperv::PageLayout::kContiguous,
-                                                          hyperv::PageLayout::kScattered),
+                         testing::Combine(testing::ValuesIn(hyperv::kPageLayouts),
                                           testing::Values(hyperv::InterruptMasking::kWhileBusy,
                                                           hyperv::InterruptMasking::kNever),
                                           testing::Values(1, 8)));

@@ -77,8 +77,7 @@ TEST_P(ChannelPairTest, EndIsOpenedAgainWhereItsRingsStand) {
   ASSERT_FALSE((*host)->incoming().Read(buffer)->has_value());
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, ChannelPairTest,
-                         ::testing::Values(PageLayout::kContiguous, PageLayout::kScattered));
+INSTANTIATE_TEST_SUITE_P(Layouts, ChannelPairTest, ::testing::ValuesIn(kPageLayouts));
 
 }  // namespace
 }  // namespace vmbfs::hyperv

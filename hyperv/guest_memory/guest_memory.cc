@@ -38,11 +38,29 @@ class MappedRegion {
 
 struct GuestMemory::Region {
   MemoryRegionDescription description;
-  UniqueFd fd;  // for rings that are mapped later in a form of their own
+  UniqueFd fd;  // for pages that are mapped twice
   std::shared_ptr<const MappedRegion> mapping;
   bool vanished = false;  // at least a page of it
+  // Parts of double mappings that show pages of it.
+  struct Part {
+    std::weak_ptr<const DoubleMapping> mapping;
+    size_t offset = 0;
+    size_t bytes = 0;
+  };
+  std::vector<Part> parts;
 
   uint64_t gpa_end() const { return description.gpa + description.bytes; }
+
+  void AddPart(Part part) {
+    std::erase_if(parts, [](const Part& known) { return known.mapping.expired(); });
+    parts.push_back(std::move(part));
+  }
+  bool MissedInParts(const VanishedMemoryWatch& watch) const {
+    return std::any_of(parts.begin(), parts.end(), [&](const Part& part) {
+      const auto locked = part.mapping.lock();
+      return locked != nullptr && locked->Missed(watch, part.offset, part.bytes);
+    });
+  }
 };
 
 namespace {
@@ -185,9 +203,9 @@ absl::Status GuestMemory::RemoveRegion(uint32_t id) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<const GuestMemory::Region*> GuestMemory::Find(uint64_t gpa) const {
+absl::StatusOr<GuestMemory::Region*> GuestMemory::Find(uint64_t gpa) const {
   auto behind = by_gpa_.upper_bound(gpa);
-  const Region* region = behind == by_gpa_.begin() ? nullptr : std::prev(behind)->second.get();
+  Region* region = behind == by_gpa_.begin() ? nullptr : std::prev(behind)->second.get();
   if (region == nullptr || gpa >= region->gpa_end()) {
     return absl::InvalidArgumentError(
         absl::StrCat("guest address ", Hex(gpa), " lies in no memory region"));
@@ -200,7 +218,7 @@ absl::StatusOr<const GuestMemory::Region*> GuestMemory::Find(uint64_t gpa) const
   return region;
 }
 
-absl::StatusOr<const GuestMemory::Region*> GuestMemory::FindPage(uint64_t page_frame) const {
+absl::StatusOr<GuestMemory::Region*> GuestMemory::FindPage(uint64_t page_frame) const {
   if (page_frame >= kGpaLimit / kPageBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("guest page ", Hex(page_frame), " lies in no memory region"));
@@ -216,7 +234,7 @@ absl::StatusOr<std::vector<GuestRun>> GuestMemory::MapPages(
     std::span<const uint64_t> page_frames) const {
   std::vector<GuestRun> runs;
   for (const uint64_t frame : page_frames) {
-    const absl::StatusOr<const Region*> region = FindPage(frame);
+    const absl::StatusOr<Region*> region = FindPage(frame);
     if (!region.ok()) return region.status();
     const std::shared_ptr<const MappedRegion>& mapping = (*region)->mapping;
     std::byte* page = PageOf(**region, frame);
@@ -232,6 +250,35 @@ absl::StatusOr<std::vector<GuestRun>> GuestMemory::MapPages(
   return runs;
 }
 
+absl::StatusOr<std::shared_ptr<const DoubleMapping>> GuestMemory::MapTwice(
+    std::span<const uint64_t> page_frames) const {
+  std::vector<FilePiece> pieces;
+  std::vector<Region*> regions;  // of the pieces
+  for (const uint64_t frame : page_frames) {
+    const absl::StatusOr<Region*> region = FindPage(frame);
+    if (!region.ok()) return region.status();
+    const MemoryRegionDescription& description = (*region)->description;
+    const uint64_t offset = description.file_offset + (frame * kPageBytes - description.gpa);
+    if (!pieces.empty() && regions.back() == *region &&
+        pieces.back().offset + pieces.back().bytes == offset) {
+      pieces.back().bytes += kPageBytes;
+    } else if (pieces.size() == DoubleMapping::kPiecesMax) {
+      return absl::ResourceExhaustedError("the pages lie in too many pieces");
+    } else {
+      pieces.push_back({(*region)->fd.get(), offset, kPageBytes});
+      regions.push_back(*region);
+    }
+  }
+  auto mapping = DoubleMapping::Make(pieces, options_.ring_budget);
+  if (!mapping.ok()) return mapping;
+  size_t offset = 0;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    regions[i]->AddPart({.mapping = *mapping, .offset = offset, .bytes = pieces[i].bytes});
+    offset += pieces[i].bytes;
+  }
+  return mapping;
+}
+
 absl::Status GuestMemory::CheckPages(std::span<const uint64_t> page_frames) const {
   for (const uint64_t frame : page_frames) {
     if (const auto region = FindPage(frame); !region.ok()) return region.status();
@@ -245,7 +292,7 @@ absl::StatusOr<size_t> GuestMemory::Pieces(std::span<const uint64_t> page_frames
   size_t count = 0;
   for (const uint64_t frame : page_frames) {
     if (byte_count == 0) break;
-    const absl::StatusOr<const Region*> region = FindPage(frame);
+    const absl::StatusOr<Region*> region = FindPage(frame);
     if (!region.ok()) return region.status();
     std::byte* const start = PageOf(**region, frame) + byte_offset;
     const uint64_t bytes = std::min(byte_count, kPageBytes - byte_offset);
@@ -262,7 +309,7 @@ absl::StatusOr<size_t> GuestMemory::Pieces(std::span<const uint64_t> page_frames
 }
 
 absl::StatusOr<GuestRun> GuestMemory::MapRange(uint64_t gpa, uint64_t bytes) const {
-  const absl::StatusOr<const Region*> region = Find(gpa);
+  const absl::StatusOr<Region*> region = Find(gpa);
   if (!region.ok()) return region.status();
   if (bytes > (*region)->gpa_end() - gpa) {
     return absl::InvalidArgumentError(
@@ -290,11 +337,14 @@ absl::Status GuestMemory::CheckVanished(const VanishedMemoryWatch& watch) const 
   for (const auto& [gpa, region] : by_gpa_) {
     const uintptr_t start = region->mapping->start();
     const uintptr_t missed = watch.MissedIn(start, region->description.bytes);
-    if (missed == 0) continue;
+    const bool missed_in_parts = missed == 0 && region->MissedInParts(watch);
+    if (missed == 0 && !missed_in_parts) continue;
     region->vanished = true;
     if (++regions > 1) continue;
-    first = absl::StrCat("address ", Hex(gpa + (missed - start)), " of memory region ",
-                         region->description.id, " cannot be accessed any more");
+    first =
+        absl::StrCat(missed_in_parts ? "a page of a ring"
+                                     : absl::StrCat("address ", Hex(gpa + (missed - start))),
+                     " of memory region ", region->description.id, " cannot be accessed any more");
   }
   if (regions == 0) {
     return absl::FailedPreconditionError("guest memory vanished in a region that was removed");

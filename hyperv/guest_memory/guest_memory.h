@@ -20,6 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "hyperv/file_descriptor/unique_fd.h"
+#include "hyperv/guest_memory/double_mapping.h"
 #include "hyperv/guest_memory/guest_access.h"
 #include "hyperv/guest_memory/mapping_budget.h"
 
@@ -51,6 +52,7 @@ struct GuestMemoryOptions {
   bool allow_unsealed = false;
   // What all VMs share.
   MappingBudget& budget = MappingBudget::OfProcess();
+  MappingBudget& ring_budget = MappingBudget::OfRings();
 };
 
 // The regions of one VM.
@@ -93,6 +95,12 @@ class GuestMemory {
   // kFailedPrecondition when memory of its region vanished.
   absl::StatusOr<std::vector<GuestRun>> MapPages(std::span<const uint64_t> page_frames) const;
 
+  // The pages side by side in their order, mapped twice in a row.
+  //
+  // Errors: as MapPages; as DoubleMapping::Make: use the runs of MapPages then.
+  absl::StatusOr<std::shared_ptr<const DoubleMapping>> MapTwice(
+      std::span<const uint64_t> page_frames) const;
+
   // `bytes` at `gpa`, when they lie within one region. For structures that
   // the VMM names by address (SIMP, SIEFP). Errors: as above.
   absl::StatusOr<GuestRun> MapRange(uint64_t gpa, uint64_t bytes) const;
@@ -126,8 +134,8 @@ class GuestMemory {
 
  private:
   struct Region;
-  absl::StatusOr<const Region*> Find(uint64_t gpa) const;
-  absl::StatusOr<const Region*> FindPage(uint64_t page_frame) const;
+  absl::StatusOr<Region*> Find(uint64_t gpa) const;
+  absl::StatusOr<Region*> FindPage(uint64_t page_frame) const;
   static std::byte* PageOf(const Region& region, uint64_t page_frame);
 
   const GuestMemoryOptions options_;

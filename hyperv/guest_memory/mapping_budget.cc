@@ -7,16 +7,21 @@ namespace {
 
 constexpr size_t kKernelMaxByDefault = 65'530;
 
-size_t MaxOfProcess() {
+size_t KernelMax() {
   size_t kernel_max = 0;
   std::ifstream("/proc/sys/vm/max_map_count") >> kernel_max;
-  return (kernel_max == 0 ? kKernelMaxByDefault : kernel_max) / 2;
+  return kernel_max == 0 ? kKernelMaxByDefault : kernel_max;
 }
 
 }  // namespace
 
 MappingBudget& MappingBudget::OfProcess() {
-  static MappingBudget budget(MaxOfProcess());
+  static MappingBudget budget(KernelMax() / 2);
+  return budget;
+}
+
+MappingBudget& MappingBudget::OfRings() {
+  static MappingBudget budget(KernelMax() / 8);
   return budget;
 }
 

@@ -40,9 +40,13 @@ class MappingBudget {
   MappingBudget& operator=(const MappingBudget&) = delete;
 
   // Half of what the kernel allowed when it was first asked for. The other half is
-  // for code, stacks and heap, and for pages that vanish: each that is replaced
-  // may cut one mapping into three.
+  // for rings, code, stacks and heap, and for pages that vanish: each that is
+  // replaced may cut one mapping into three.
   static MappingBudget& OfProcess();
+
+  // For rings that are mapped in a form of their own: an eighth. A ring that gets
+  // none is used as it lies.
+  static MappingBudget& OfRings();
 
   // nullopt when all are taken.
   std::optional<Share> Take();

@@ -163,8 +163,7 @@ TEST_P(BytePipeModelTest, RingsThatChangeWhileTheyAreReadDoNoHarm) {
   EXPECT_TRUE(pair_.OutsideIsUntouched());
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, BytePipeModelTest,
-                         ::testing::Values(PageLayout::kContiguous, PageLayout::kScattered));
+INSTANTIATE_TEST_SUITE_P(Layouts, BytePipeModelTest, ::testing::ValuesIn(kPageLayouts));
 
 }  // namespace
 }  // namespace vmbfs::hyperv

@@ -273,8 +273,7 @@ TEST_P(BytePipeTest, BrokenIndicesAreErrorsOfEveryCallThatLooks) {
   EXPECT_EQ(host_->ArmWrite(1).status().code(), kCode);
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, BytePipeTest,
-                         ::testing::Values(PageLayout::kContiguous, PageLayout::kScattered));
+INSTANTIATE_TEST_SUITE_P(Layouts, BytePipeTest, ::testing::ValuesIn(kPageLayouts));
 
 }  // namespace
 }  // namespace vmbfs::hyperv

@@ -64,8 +64,7 @@ TEST_P(AllocationTest, AThousandExchangesAllocateNothing) {
   EXPECT_GT(before, 0u);  // the counter counts
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, AllocationTest,
-                         ::testing::Values(PageLayout::kContiguous, PageLayout::kScattered));
+INSTANTIATE_TEST_SUITE_P(Layouts, AllocationTest, ::testing::ValuesIn(kPageLayouts));
 
 }  // namespace
 }  // namespace vmbfs::hyperv

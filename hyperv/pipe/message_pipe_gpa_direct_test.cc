@@ -255,8 +255,7 @@ TEST_P(MessagePipeGpaDirectTest, RegistrationsAreGoneAfterTheChannelWasOpenedAga
   EXPECT_EQ(host_->gpa_direct().count(), 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, MessagePipeGpaDirectTest,
-                         ::testing::Values(PageLayout::kContiguous, PageLayout::kScattered));
+INSTANTIATE_TEST_SUITE_P(Layouts, MessagePipeGpaDirectTest, ::testing::ValuesIn(kPageLayouts));
 
 }  // namespace
 }  // namespace vmbfs::hyperv

@@ -145,8 +145,7 @@ TEST_P(HostilePeerTest, RingsThatChangeWhileTheyAreReadDoNoHarm) {
   EXPECT_TRUE(pair_.OutsideIsUntouched());
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, HostilePeerTest,
-                         ::testing::Values(PageLayout::kContiguous, PageLayout::kScattered));
+INSTANTIATE_TEST_SUITE_P(Layouts, HostilePeerTest, ::testing::ValuesIn(kPageLayouts));
 
 }  // namespace
 }  // namespace vmbfs::hyperv

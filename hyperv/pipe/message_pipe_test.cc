@@ -282,8 +282,7 @@ TEST_P(MessagePipeTest, BrokenIndicesAreErrorsOfEveryCallThatLooks) {
   EXPECT_EQ(host_->ArmWrite(1).status().code(), kCode);
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, MessagePipeTest,
-                         ::testing::Values(PageLayout::kContiguous, PageLayout::kScattered));
+INSTANTIATE_TEST_SUITE_P(Layouts, MessagePipeTest, ::testing::ValuesIn(kPageLayouts));
 
 }  // namespace
 }  // namespace vmbfs::hyperv

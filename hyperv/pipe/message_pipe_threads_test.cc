@@ -152,10 +152,10 @@ TEST_P(MessagePipeThreadsTest, StreamThroughAFullRingLosesNoWakeUp) {
   EXPECT_GT(host_->sleeps() + guest_->sleeps(), 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, MessagePipeThreadsTest,
-    ::testing::Combine(::testing::Values(PageLayout::kContiguous, PageLayout::kScattered),
-                       ::testing::Values(InterruptMasking::kWhileBusy, InterruptMasking::kNever)));
+INSTANTIATE_TEST_SUITE_P(All, MessagePipeThreadsTest,
+                         ::testing::Combine(::testing::ValuesIn(kPageLayouts),
+                                            ::testing::Values(InterruptMasking::kWhileBusy,
+                                                              InterruptMasking::kNever)));
 
 }  // namespace
 }  // namespace vmbfs::hyperv

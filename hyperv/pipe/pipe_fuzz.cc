@@ -239,7 +239,7 @@ class MessageModeFuzzer {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   FuzzInput input(data, size);
   const uint8_t options = input.U8();
-  const PageLayout layout = (options & 1) != 0 ? PageLayout::kScattered : PageLayout::kContiguous;
+  const PageLayout layout = PageLayoutOf((options & 1) != 0, (options & 8) != 0);
   const size_t data_pages = (options & 2) != 0 ? 5 : 1;
   switch (options >> 4) {
     case 1:

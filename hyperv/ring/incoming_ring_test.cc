@@ -363,8 +363,7 @@ TEST_P(IncomingRingTest, FeatureBitTellsWhetherThePeerHonoursPendingSendSizes) {
   EXPECT_TRUE(ring.PeerHonoursPendingSendSize());
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, IncomingRingTest,
-                         ::testing::Values(PageLayout::kContiguous, PageLayout::kScattered));
+INSTANTIATE_TEST_SUITE_P(Layouts, IncomingRingTest, ::testing::ValuesIn(kPageLayouts));
 
 }  // namespace
 }  // namespace vmbfs::hyperv

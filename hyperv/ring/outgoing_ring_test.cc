@@ -252,8 +252,7 @@ TEST_P(OutgoingRingTest, RequestForSpaceTellsWhetherItIsThereAlready) {
   EXPECT_TRUE(*ring.RequestSpace(500));
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, OutgoingRingTest,
-                         ::testing::Values(PageLayout::kContiguous, PageLayout::kScattered));
+INSTANTIATE_TEST_SUITE_P(Layouts, OutgoingRingTest, ::testing::ValuesIn(kPageLayouts));
 
 }  // namespace
 }  // namespace vmbfs::hyperv

@@ -2,12 +2,15 @@
 
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <ostream>
 #include <vector>
 
+#include "hyperv/file_descriptor/unique_fd.h"
+#include "hyperv/guest_memory/double_mapping.h"
 #include "hyperv/ring/ring_memory.h"
 
 namespace vmbfs::hyperv {
@@ -15,15 +18,27 @@ namespace vmbfs::hyperv {
 enum class PageLayout {
   kContiguous,  // one run
   kScattered,   // no two pages side by side, in falling order
+  kTwice,       // scattered, and the data mapped twice in a row
 };
+inline constexpr std::array kPageLayouts = {PageLayout::kContiguous, PageLayout::kScattered,
+                                            PageLayout::kTwice};
 
 // Names the layout where a parameterised test prints its parameter.
 inline void PrintTo(PageLayout layout, std::ostream* stream) {
-  *stream << (layout == PageLayout::kContiguous ? "contiguous" : "scattered");
+  *stream << (layout == PageLayout::kContiguous  ? "contiguous"
+              : layout == PageLayout::kScattered ? "scattered"
+                                                 : "twice");
+}
+
+// The layout that a fuzzer's input chooses.
+constexpr PageLayout PageLayoutOf(bool scattered, bool twice) {
+  if (twice) return PageLayout::kTwice;
+  return scattered ? PageLayout::kScattered : PageLayout::kContiguous;
 }
 
 // The zeroed pages of one ring, between pages that nobody may touch.
 //
+// Bounds: DoubleMapping::kPiecesMax data pages with kTwice.
 // Ownership: must outlive what Map returned.
 class PrivateRingPages {
  public:
@@ -37,14 +52,17 @@ class PrivateRingPages {
   bool OutsideIsUntouched() const;
 
  private:
-  struct Free {
+  struct Unmap {
     void operator()(std::byte* data) const;
+    size_t bytes = 0;
   };
 
-  size_t slots_;
-  std::unique_ptr<std::byte, Free> buffer_;
+  const size_t slots_;
+  const UniqueFd file_;  // of the slots
+  std::unique_ptr<std::byte, Unmap> buffer_;
   std::vector<bool> slot_is_ours_;
   std::vector<GuestRun> runs_;
+  std::vector<FilePiece> data_pieces_;  // none unless they are mapped twice
 };
 
 }  // namespace vmbfs::hyperv

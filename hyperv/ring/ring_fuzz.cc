@@ -360,8 +360,7 @@ class RingFuzzer {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   FuzzInput input(data, size);
   const uint8_t options = input.U8();
-  RingFuzzer(input, 1 + (options >> 4) % 3u,
-             (options & 1) != 0 ? PageLayout::kScattered : PageLayout::kContiguous,
+  RingFuzzer(input, 1 + (options >> 4) % 3u, PageLayoutOf((options & 1) != 0, (options & 8) != 0),
              (options & 2) != 0 ? InterruptMasking::kNever : InterruptMasking::kWhileBusy,
              /*hostile=*/(options & 4) != 0)
       .Run();

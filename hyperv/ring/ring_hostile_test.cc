@@ -125,8 +125,7 @@ TEST_P(RingHostileTest, WordsAndBytesThatChangeAtAnyMomentAreRefusedOrHarmless) 
   EXPECT_TRUE(pages.OutsideIsUntouched());
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, RingHostileTest,
-                         ::testing::Values(PageLayout::kContiguous, PageLayout::kScattered));
+INSTANTIATE_TEST_SUITE_P(Layouts, RingHostileTest, ::testing::ValuesIn(kPageLayouts));
 
 }  // namespace
 }  // namespace vmbfs::hyperv

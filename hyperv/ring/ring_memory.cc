@@ -16,10 +16,12 @@ absl::StatusOr<RingMemory> RingMemory::Map(const GuestMemory& memory,
   }
   auto runs = memory.MapPages(page_frames);
   if (!runs.ok()) return runs.status();
-  return FromRuns(*runs);
+  auto twice = memory.MapTwice(page_frames.subspan(1));
+  return FromRuns(*runs, twice.ok() ? *std::move(twice) : nullptr);
 }
 
-absl::StatusOr<RingMemory> RingMemory::FromRuns(std::span<const GuestRun> runs) {
+absl::StatusOr<RingMemory> RingMemory::FromRuns(std::span<const GuestRun> runs,
+                                                std::shared_ptr<const DoubleMapping> twice) {
   size_t pages = 0;
   for (const GuestRun& run : runs) {
     if (run.bytes == 0 || run.bytes % kPageBytes != 0 || run.bytes / kPageBytes > kRingPagesMax) {
@@ -34,12 +36,14 @@ absl::StatusOr<RingMemory> RingMemory::FromRuns(std::span<const GuestRun> runs) 
   }
 
   RingMemory ring;
-  ring.data_pages_.reserve(pages - 1);
+  ring.data_bytes_ = static_cast<uint32_t>((pages - 1) * kPageBytes);
+  ring.twice_ = std::move(twice);
+  if (ring.twice_ == nullptr) ring.data_pages_.reserve(pages - 1);
   for (const GuestRun& run : runs) {
     for (size_t offset = 0; offset < run.bytes; offset += kPageBytes) {
       if (ring.control_page_ == nullptr) {
         ring.control_page_ = run.data + offset;
-      } else {
+      } else if (ring.twice_ == nullptr) {
         ring.data_pages_.push_back(run.data + offset);
       }
     }
@@ -48,7 +52,6 @@ absl::StatusOr<RingMemory> RingMemory::FromRuns(std::span<const GuestRun> runs) 
       ring.regions_.push_back(run.region);
     }
   }
-  ring.data_bytes_ = static_cast<uint32_t>((pages - 1) * kPageBytes);
   return ring;
 }
 
@@ -66,6 +69,10 @@ template <typename Use>
 void RingMemory::ForEachPiece(uint32_t offset, size_t bytes, Use use) const {
   // Ours to get right, the guest's to exploit if we do not.
   if (offset >= data_bytes_ || bytes > data_bytes_) std::abort();
+  if (twice_ != nullptr) {
+    if (bytes > 0) use(twice_->data() + offset, bytes);
+    return;
+  }
   size_t page = offset / kPageBytes;
   size_t within = offset % kPageBytes;
   while (bytes > 0) {

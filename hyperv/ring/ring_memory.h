@@ -17,23 +17,26 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "hyperv/guest_memory/double_mapping.h"
 #include "hyperv/guest_memory/guest_access.h"
 #include "hyperv/guest_memory/guest_memory.h"
 #include "hyperv/ring/ring_format.h"
 
 namespace vmbfs::hyperv {
 
-// One interface over pages that lie side by side and pages scattered by the
-// guest: offsets wrap at the end of the data area, and a copy crosses pages as
-// it must.
+// One interface over a data area that is mapped twice in a row, where no range is
+// ever split, and one that is reached page by page through a table: offsets wrap
+// at its end, and a copy crosses pages as it must.
 //
 // Thread safety: each control word has one writer among the two sides; the
 // rest is the users' order.
 // Ownership: keeps the guest's pages mapped while it lives.
-// Bounds: kRingPagesMin to kRingPagesMax pages; 8 bytes of table a page.
+// Bounds: kRingPagesMin to kRingPagesMax pages; 8 bytes of table a page, or the
+// mappings of DoubleMapping.
 class RingMemory {
  public:
-  // The ring in these guest pages: the control page first, then the data.
+  // The ring in these guest pages: the control page first, then the data. It is
+  // mapped twice where GuestMemory::MapTwice can.
   //
   // Errors: kInvalidArgument for too few or too many pages, or for one that
   // lies in no region.
@@ -41,8 +44,12 @@ class RingMemory {
                                         std::span<const uint64_t> page_frames);
 
   // The same over runs of whole pages. A run without a region is private
-  // memory, for tests; it must outlive the ring.
-  static absl::StatusOr<RingMemory> FromRuns(std::span<const GuestRun> runs);
+  // memory, for tests; it must outlive the ring. `twice`, unless null, shows the
+  // runs' data pages.
+  static absl::StatusOr<RingMemory> FromRuns(std::span<const GuestRun> runs,
+                                             std::shared_ptr<const DoubleMapping> twice = nullptr);
+
+  bool mapped_twice() const { return twice_ != nullptr; }
 
   // Size of the data area: a multiple of the page size.
   uint32_t data_bytes() const { return data_bytes_; }
@@ -85,7 +92,8 @@ class RingMemory {
   std::byte* Word(ControlWord word) const { return control_page_ + static_cast<size_t>(word); }
 
   std::byte* control_page_ = nullptr;
-  std::vector<std::byte*> data_pages_;
+  std::shared_ptr<const DoubleMapping> twice_;
+  std::vector<std::byte*> data_pages_;  // none where they are mapped twice
   uint32_t data_bytes_ = 0;
   std::vector<std::shared_ptr<const MappedRegion>> regions_;
 };

@@ -100,14 +100,15 @@ TEST_P(RingMemoryTest, CopyInWrapsAndTouchesNothingElse) {
 
 TEST_P(RingMemoryTest, NeighbouringPagesAreOnePiece) {
   std::array<iovec, 8> pieces;
-  const bool contiguous = GetParam() == PageLayout::kContiguous;
-  EXPECT_EQ(memory_.Pieces(0, kDataBytes, pieces), contiguous ? 1u : 3u);
-  EXPECT_EQ(memory_.Pieces(8, kDataBytes, pieces), contiguous ? 2u : 4u);
-  EXPECT_EQ(memory_.Pieces(kDataBytes - 8, 16, pieces), 2u);
+  const bool scattered = GetParam() == PageLayout::kScattered;
+  const bool twice = GetParam() == PageLayout::kTwice;
+  EXPECT_EQ(memory_.mapped_twice(), twice);
+  EXPECT_EQ(memory_.Pieces(0, kDataBytes, pieces), scattered ? 3u : 1u);
+  EXPECT_EQ(memory_.Pieces(8, kDataBytes, pieces), scattered ? 4u : twice ? 1u : 2u);
+  EXPECT_EQ(memory_.Pieces(kDataBytes - 8, 16, pieces), twice ? 1u : 2u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, RingMemoryTest,
-                         ::testing::Values(PageLayout::kContiguous, PageLayout::kScattered));
+INSTANTIATE_TEST_SUITE_P(Layouts, RingMemoryTest, ::testing::ValuesIn(kPageLayouts));
 
 class MappedRingTest : public ::testing::Test {
  protected:

@@ -183,8 +183,7 @@ TEST_P(RingModelTest, RandomOrdersGiveThePredictedPacketsAndSignals) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, RingModelTest,
-    ::testing::Combine(::testing::Values(PageLayout::kContiguous, PageLayout::kScattered),
-                       ::testing::Values(size_t{1}, size_t{3}),
+    ::testing::Combine(::testing::ValuesIn(kPageLayouts), ::testing::Values(size_t{1}, size_t{3}),
                        ::testing::Values(InterruptMasking::kWhileBusy, InterruptMasking::kNever)));
 
 }  // namespace

@@ -205,7 +205,7 @@ class RaceFuzzer {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   FuzzInput input(data, size);
   const uint8_t options = input.U8();
-  const PageLayout layout = (options & 1) != 0 ? PageLayout::kScattered : PageLayout::kContiguous;
+  const PageLayout layout = PageLayoutOf((options & 1) != 0, (options & 8) != 0);
   const PrivateRingPages incoming(1 + (options >> 4) % 2u, layout);
   const PrivateRingPages outgoing(1 + (options >> 4) % 2u, layout);
   RaceFuzzer fuzzer(input, incoming, outgoing);
