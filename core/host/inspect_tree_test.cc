@@ -72,7 +72,7 @@ TEST_F(InspectTreeTest, RootWithDepthTwoAsksNoVm) {
   EXPECT_LT(Took(), milliseconds{900});
   ASSERT_EQ(root->children.size(), 2u);
   EXPECT_EQ(root->children[0].name, "daemon");
-  EXPECT_EQ(root->children[0].children.size(), 6u);
+  EXPECT_EQ(root->children[0].children.size(), 8u);
   const inspect::Node& vms = root->children[1];
   EXPECT_EQ(vms.name, "vms");
   ASSERT_EQ(vms.children.size(), 2u);
