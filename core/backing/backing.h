@@ -41,6 +41,9 @@ class File {
   // The same for threads that may wait; reads until `out` is full or the file
   // ends.
   virtual absl::StatusOr<size_t> ReadBlocking(uint64_t offset, std::span<std::byte> out) const = 0;
+
+  // For threads that may wait: these bytes will be read soon. Best effort.
+  virtual void ReadAhead(uint64_t offset, uint64_t bytes) const { (void)offset, (void)bytes; }
 };
 
 // A tree of files that never changes once made: a swap makes another one.

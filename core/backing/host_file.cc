@@ -1,6 +1,7 @@
 #include "core/backing/host_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -91,6 +92,12 @@ absl::StatusOr<size_t> HostFile::ReadBlocking(uint64_t offset, std::span<std::by
     if (count > 0) read_bytes += static_cast<size_t>(count);
   }
   return read_bytes;
+}
+
+void HostFile::ReadAhead(uint64_t offset, uint64_t bytes) const {
+  bytes = std::min(bytes, size_bytes_ - offset);
+  posix_fadvise(fd_.get(), static_cast<off_t>(offset), static_cast<off_t>(bytes),
+                POSIX_FADV_WILLNEED);
 }
 
 }  // namespace vmbfs

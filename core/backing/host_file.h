@@ -31,6 +31,8 @@ class HostFile final : public File {
   // cannot tell what is.
   absl::StatusOr<size_t> ReadNow(uint64_t offset, std::span<const iovec> pieces) const override;
   absl::StatusOr<size_t> ReadBlocking(uint64_t offset, std::span<std::byte> out) const override;
+  // Asks the kernel to bring them into the page cache.
+  void ReadAhead(uint64_t offset, uint64_t bytes) const override;
 
  private:
   HostFile(hyperv::UniqueFd fd, uint64_t size_bytes)

@@ -54,6 +54,22 @@ TEST_F(BlockingReadTest, WhatIsNotAtHandIsReadElsewhereAndAnswered) {
   EXPECT_EQ(device_->status().bytes_read, 12276u);
 }
 
+TEST_F(BlockingReadTest, FileReadInSequenceIsReadAheadWithItsMisses) {
+  const auto read = [&](uint64_t offset) {
+    StartRead(100, offset);
+    FinishRead();
+    EXPECT_TRUE(Receive().has_value());
+  };
+  read(0);
+  file_->at_hand_bytes = 40000;
+  EXPECT_NE(Exchange(ReadBytes(100, 100, u"imc.hiv")), Bytes());
+  file_->at_hand_bytes = 30;
+  read(200);
+  read(5000);  // out of sequence
+  using Ahead = std::pair<uint64_t, uint64_t>;
+  EXPECT_EQ(file_->ahead, (std::vector<Ahead>{{0, 128 << 10}, {230, 256 << 10}}));
+}
+
 TEST_F(BlockingReadTest, APartThatIsAtHandIsCompletedToAllThatWasAsked) {
   for (const size_t at_hand : {0u, 1u, 4085u, 4096u, 12275u}) {
     file_->at_hand_bytes = at_hand;

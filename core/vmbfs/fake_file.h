@@ -28,6 +28,9 @@ class FakeFile final : public File {
   // The file ends ahead of its size by so many bytes.
   size_t missing_bytes = 0;
 
+  // What was asked for ahead, in order; the offset, then the bytes.
+  mutable std::vector<std::pair<uint64_t, uint64_t>> ahead;
+
   uint64_t size_bytes() const override { return bytes_.size_bytes(); }
 
   absl::StatusOr<size_t> ReadNow(uint64_t offset, std::span<const iovec> pieces) const override {
@@ -45,6 +48,10 @@ class FakeFile final : public File {
   absl::StatusOr<size_t> ReadBlocking(uint64_t offset, std::span<std::byte> out) const override {
     if (!read_blocking_error.ok()) return read_blocking_error;
     return bytes_.ReadBlocking(offset, out.first(out.size() - std::min(out.size(), missing_bytes)));
+  }
+
+  void ReadAhead(uint64_t offset, uint64_t bytes) const override {
+    ahead.emplace_back(offset, bytes);
   }
 
  private:

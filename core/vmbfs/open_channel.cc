@@ -40,11 +40,14 @@ struct OpenChannel::BlockingRead {
   std::shared_ptr<const Backing> backing;  // keeps the file
   const File* file = nullptr;
   uint64_t offset = 0;
+  uint64_t ahead_bytes = 0;
   // Until it is done: the runner may give it up.
   absl::Status status = absl::UnavailableError("too many reads wait for the disk");
   std::vector<std::byte> data;
 
   void Do() {
+    // First, so that the disk has it all to do at once; the read waits for its own.
+    if (ahead_bytes > 0) file->ReadAhead(offset, ahead_bytes);
     const absl::StatusOr<size_t> count = file->ReadBlocking(offset, data);
     if (!count.ok()) {
       status = count.status();
@@ -130,6 +133,7 @@ absl::Status OpenChannel::AnswerOne(std::span<const std::byte> request) {
 }
 
 void OpenChannel::AnswerRead(const FileRead& read) {
+  read_ahead_.OnRead(read.file, read.offset, read.byte_count);
   Pieces pieces;
   const size_t piece_count =
       SlicePieces(room_->span(), sizeof(ReadFileResponseMessage), read.byte_count, pieces);
@@ -140,7 +144,8 @@ void OpenChannel::AnswerRead(const FileRead& read) {
   } else if (count.ok() || count.status().code() == absl::StatusCode::kUnavailable) {
     const size_t done_bytes = count.value_or(0);
     waiting_read_ = read;
-    StartBlockingRead(*read.file, read.offset + done_bytes, read.byte_count - done_bytes);
+    StartBlockingRead(*read.file, read.offset + done_bytes, read.byte_count - done_bytes,
+                      read_ahead_.OnMiss());
   } else {
     SendHostError(count.status());
   }
@@ -171,7 +176,8 @@ absl::Status OpenChannel::DoRdmaSlice() {
     }
     const size_t done_bytes = count.value_or(0);
     if (done_bytes == 0) {
-      StartBlockingRead(file, rdma_->file_offset(), slice.bytes);
+      // The rest of the request is sure to be read.
+      StartBlockingRead(file, rdma_->file_offset(), slice.bytes, rdma_->left_bytes());
       return absl::OkStatus();
     }
     rdma_->Advance(done_bytes);
@@ -181,13 +187,15 @@ absl::Status OpenChannel::DoRdmaSlice() {
   return absl::OkStatus();
 }
 
-void OpenChannel::StartBlockingRead(const File& file, uint64_t offset, size_t byte_count) {
+void OpenChannel::StartBlockingRead(const File& file, uint64_t offset, size_t byte_count,
+                                    uint64_t ahead_bytes) {
   ++status_.blocking_reads;
   blocking_read_runs_ = true;
   const auto job = std::make_shared<BlockingRead>();
   job->backing = session_.backing();
   job->file = &file;
   job->offset = offset;
+  job->ahead_bytes = ahead_bytes;
   job->data.resize(byte_count);
   runner_.Run([job] { job->Do(); },
               [job, channel = weak_from_this()] {

@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/vmbfs/rdma_transfer.h"
+#include "core/vmbfs/read_ahead.h"
 #include "core/vmbfs/session.h"
 #include "core/vmbfs/vmbfs_device.h"
 #include "core/vmbfs/vmbfs_status.h"
@@ -70,7 +71,9 @@ class OpenChannel : public std::enable_shared_from_this<OpenChannel> {
   absl::Status DoRdmaSlice();
   void SendRdmaResponse();
 
-  void StartBlockingRead(const File& file, uint64_t offset, size_t byte_count);
+  // `ahead_bytes` from the offset on are asked for besides, in the same job.
+  void StartBlockingRead(const File& file, uint64_t offset, size_t byte_count,
+                         uint64_t ahead_bytes);
   absl::Status AnswerFinishedRead();
   // What a blocking read brought goes where its request wants it.
   void FinishRead(std::span<const std::byte> data);
@@ -96,6 +99,7 @@ class OpenChannel : public std::enable_shared_from_this<OpenChannel> {
   std::shared_ptr<BlockingRead> finished_read_;     // for the next turn to answer
   // The request that is being answered over several turns: one of them.
   std::optional<FileRead> waiting_read_;
+  ReadAhead read_ahead_;
   std::optional<RdmaTransfer> rdma_;
   std::array<std::byte, kMessageBytesMax> request_;
 };

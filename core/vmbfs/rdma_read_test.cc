@@ -274,6 +274,8 @@ TEST_F(RdmaReadTest, WhatWaitsForTheDiskIsReadElsewhereSliceBySlice) {
   EXPECT_EQ(Receive(), RdmaAnswer(0, 600'000));
   EXPECT_EQ(Buffer(frames, 600'000), content);
   EXPECT_EQ(device_->status().blocking_reads, 3u);
+  ASSERT_EQ(file->ahead.size(), 3u);
+  EXPECT_EQ(file->ahead[0], (std::pair<uint64_t, uint64_t>(0, 600'000)));
 }
 
 TEST_F(RdmaReadTest, ADiskThatFailsIsStatus3) {

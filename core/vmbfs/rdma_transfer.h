@@ -38,6 +38,7 @@ class RdmaTransfer {
   bool done() const { return done_bytes_ == read_.byte_count; }
   const RdmaRead& read() const { return read_; }
   uint64_t file_offset() const { return read_.offset + done_bytes_; }
+  uint64_t left_bytes() const { return read_.byte_count - done_bytes_; }
 
   // Where the next bytes go: at most `bytes_max` of them, and no more than have
   // room in the pieces. The pieces hold until the turn ends.
