@@ -61,7 +61,7 @@ void Spinner::Run(boost::asio::io_context& context) {
     context.run();
     return;
   }
-  while (!stopped_) {
+  for (stopped_ = false; !stopped_;) {
     if (awake_ == 0) {
       stopped_ = context.run_one() == 0;
     } else {
