@@ -73,6 +73,10 @@ struct HostOptions {
   // RDMA reads are offered to guests for files of at least so many bytes; 0: never.
   uint64_t rdma_bytes_min = uint64_t{1} << 20;
   unsigned data_plane_threads = 0;  // 0: one a core, at most 8
+  // How long a data-plane thread looks for a guest's next request before it sleeps, and
+  // how much of a core that may take over any second; 0 turns it off.
+  uint32_t spin_us = 50;
+  uint32_t spin_percent = 20;
   unsigned blocking_threads = 4;
 };
 

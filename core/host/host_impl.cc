@@ -373,7 +373,9 @@ absl::StatusOr<inspect::Node> HostImpl::Inspect(std::string_view path, uint32_t 
       .uptime_s = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(
                                             std::chrono::steady_clock::now() - started_)
                                             .count()),
-      .data_plane_threads = data_plane_.thread_count(),
+      .spin_us = options_.spin_us,
+      .spin_percent = options_.spin_percent,
+      .data_plane = data_plane_.status(),
       .vm_answer_max = kLiveAnswerMax};
   auto node = InspectTree(facts, registry_, path, depth);
   if (node.ok()) return node;

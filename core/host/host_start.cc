@@ -59,7 +59,8 @@ HostImpl::HostImpl(const HostOptions& options, std::unique_ptr<StateStore> store
       now_us_(std::move(now_us)),
       store_(std::move(store)),
       pool_(std::max(options.blocking_threads, 1u)),
-      data_plane_(options.data_plane_threads) {}
+      data_plane_(options.data_plane_threads, {.window = std::chrono::microseconds(options.spin_us),
+                                               .percent_max = options.spin_percent}) {}
 
 HostImpl::~HostImpl() {
   std::vector<StrandAnswer<Done>> stops;

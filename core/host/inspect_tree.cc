@@ -17,18 +17,34 @@ using inspect::Node;
 // How deep things lie below the root.
 constexpr size_t kVmLevel = 2;  // vms/NAME
 
+void AddThread(Node& threads, const std::string& name, const DataPlane::ThreadStatus& status) {
+  Node& thread = threads.AddFolder(name);
+  thread.Add("spins", status.spin.spins);
+  thread.Add("spins_found", status.spin.spins_found);
+  thread.Add("spin_ns", status.spin.spin_ns);
+  thread.Add("spin_window_ns", status.spin.window_ns);
+  thread.Add("sleeps", status.spin.sleeps);
+  thread.Add("wakeups", status.wakeups);
+}
+
 void AddDaemon(Node& root, const DaemonFacts& facts) {
   Node& daemon = root.AddFolder("daemon");
   daemon.Add("pid", int64_t{::getpid()});
   daemon.Add("uptime_s", facts.uptime_s);
   daemon.Add("state_dir", facts.state_dir);
-  daemon.Add("data_plane_threads", uint64_t{facts.data_plane_threads});
+  daemon.Add("data_plane_threads", uint64_t{facts.data_plane.size()});
+  daemon.Add("spin_us", uint64_t{facts.spin_us});
+  daemon.Add("spin_percent", uint64_t{facts.spin_percent});
   const auto& mappings = hyperv::MappingBudget::OfProcess();
   daemon.Add("memory_mappings", uint64_t{mappings.used()});
   daemon.Add("memory_mappings_max", uint64_t{mappings.max()});
   const auto& ring_mappings = hyperv::MappingBudget::OfRings();
   daemon.Add("ring_mappings", uint64_t{ring_mappings.used()});
   daemon.Add("ring_mappings_max", uint64_t{ring_mappings.max()});
+  Node& threads = daemon.AddFolder("data_plane");
+  for (const DataPlane::ThreadStatus& status : facts.data_plane) {
+    AddThread(threads, absl::StrCat(threads.children.size()), status);
+  }
 }
 
 void AddLink(Node& vm, const hyperv::LinkStatus& status) {

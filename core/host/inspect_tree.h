@@ -1,5 +1,5 @@
-// The host's inspect tree: `daemon`, and `vms/NAME` with `link`, `bus`,
-// `channels`, `devices` and `backings`.
+// The host's inspect tree: `daemon` with `data_plane/THREAD`, and `vms/NAME` with
+// `link`, `bus`, `channels`, `devices` and `backings`.
 
 #pragma once
 
@@ -8,9 +8,11 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "core/inspect/node.h"
+#include "core/vm/data_plane.h"
 #include "core/vm/vm_registry.h"
 
 namespace vmbfs {
@@ -18,7 +20,9 @@ namespace vmbfs {
 struct DaemonFacts {
   std::string state_dir;
   uint64_t uptime_s = 0;
-  size_t data_plane_threads = 0;
+  uint32_t spin_us = 0;
+  uint32_t spin_percent = 0;
+  std::vector<DataPlane::ThreadStatus> data_plane;
   std::chrono::milliseconds vm_answer_max{};  // for all VMs together
 };
 

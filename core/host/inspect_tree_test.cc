@@ -8,6 +8,7 @@
 #include <future>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "core/inspect/node.h"
@@ -57,7 +58,9 @@ class InspectTreeTest : public testing::Test {
   // Long enough to tell a call that waited for the stuck VM from one that did not.
   const DaemonFacts facts_{.state_dir = "/var/lib/vmbfs",
                            .uptime_s = 5,
-                           .data_plane_threads = 2,
+                           .spin_us = 50,
+                           .spin_percent = 20,
+                           .data_plane = std::vector<DataPlane::ThreadStatus>(2),
                            .vm_answer_max = milliseconds{1000}};
   DataPlane plane_{2};
   boost::asio::thread_pool pool_{1};
@@ -72,7 +75,7 @@ TEST_F(InspectTreeTest, RootWithDepthTwoAsksNoVm) {
   EXPECT_LT(Took(), milliseconds{900});
   ASSERT_EQ(root->children.size(), 2u);
   EXPECT_EQ(root->children[0].name, "daemon");
-  EXPECT_EQ(root->children[0].children.size(), 8u);
+  EXPECT_EQ(root->children[0].children.size(), 11u);
   const inspect::Node& vms = root->children[1];
   EXPECT_EQ(vms.name, "vms");
   ASSERT_EQ(vms.children.size(), 2u);

@@ -4,15 +4,19 @@
 
 #include <boost/asio/io_context.hpp>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "hyperv/spin/spinner.h"
+
 namespace vmbfs {
 
-// A few threads, each running one io_context. A VM lives on one of them, which
-// is thereby its strand: what is posted to it runs one at a time, in order.
+// A few threads, each running one io_context and the channels that are awake on it
+// (hyperv/spin). A VM lives on one of them, which is thereby its strand: what is
+// posted to it runs one at a time, in order.
 //
-// Thread safety: TakeSeat and thread_count from any thread; Stop and the
+// Thread safety: TakeSeat, status and thread_count from any thread; Stop and the
 // destructor from one thread that is none of these.
 class DataPlane {
   struct Thread;
@@ -30,6 +34,8 @@ class DataPlane {
     ~Seat();
 
     boost::asio::io_context::executor_type executor() const;
+    // What runs the thread; for as long as the DataPlane lives.
+    hyperv::Spinner* spinner() const;
 
    private:
     friend class DataPlane;
@@ -37,8 +43,14 @@ class DataPlane {
     Thread* thread_;
   };
 
+  // What became of one thread's waiting.
+  struct ThreadStatus {
+    hyperv::SpinStatus spin;
+    uint64_t wakeups = 0;  // voluntary context switches: times it slept
+  };
+
   // Starts `threads` threads; 0 for the default.
-  explicit DataPlane(unsigned threads);
+  explicit DataPlane(unsigned threads, const hyperv::SpinOptions& spin = {});
   // Stops. What was not run is destroyed with it, on the calling thread.
   ~DataPlane();
   DataPlane(const DataPlane&) = delete;
@@ -52,6 +64,8 @@ class DataPlane {
   void Stop();
 
   size_t thread_count() const { return threads_.size(); }
+  // In the order of their names, vmbfs-data-0 first. Asks no thread.
+  std::vector<ThreadStatus> status() const;
 
  private:
   std::vector<std::unique_ptr<Thread>> threads_;

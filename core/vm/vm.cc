@@ -28,13 +28,13 @@ const hyperv::Guid& InstanceId(DeviceKind kind) {
 // What lives on the strand.
 class Vm::Core {
  public:
-  Core(std::string name, boost::asio::io_context::executor_type strand,
-       boost::asio::thread_pool& pool, const VmbfsDeviceOptions& device_options)
+  Core(std::string name, const DataPlane::Seat& seat, boost::asio::thread_pool& pool,
+       const VmbfsDeviceOptions& device_options)
       : name_(std::move(name)),
         pool_(pool),
         device_options_(device_options),
-        runner_(strand, pool),
-        link_(strand) {}
+        runner_(seat.executor(), pool),
+        link_(seat.executor(), seat.spinner()) {}
 
   absl::Status Listen(const std::string& socket_path, const VmOptions& vm_options) {
     hyperv::LinkOptions options;
@@ -176,7 +176,7 @@ Vm::Vm(std::string name, DataPlane& data_plane, boost::asio::thread_pool& pool,
        const VmbfsDeviceOptions& devices)
     : name_(std::move(name)),
       seat_(data_plane.TakeSeat()),
-      core_(std::make_shared<Core>(name_, seat_.executor(), pool, devices)) {}
+      core_(std::make_shared<Core>(name_, seat_, pool, devices)) {}
 
 Vm::~Vm() {
   // The core ends on its strand, after whatever was asked of it before, and one

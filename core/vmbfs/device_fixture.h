@@ -56,6 +56,8 @@ inline Bytes Range(const Bytes& bytes, size_t offset, size_t count) {
 
 class DeviceTest : public testing::Test {
  protected:
+  using Next = hyperv::ChannelTurn::Next;
+
   void MakeDevice(std::shared_ptr<const Backing> backing) {
     device_ = std::make_unique<VmbfsDevice>(kImcInstanceId, std::move(backing), runner_);
   }
@@ -90,9 +92,13 @@ class DeviceTest : public testing::Test {
   // One turn of the device, if something woke it.
   void RunDeviceOnce() {
     if (!std::exchange(host_awake_, false)) return;
-    const absl::StatusOr<bool> more = device_->Run();
-    ASSERT_TRUE(more.ok()) << more.status();
-    host_awake_ = host_awake_ || *more;
+    const absl::StatusOr<hyperv::ChannelTurn> turn = device_->Run();
+    ASSERT_TRUE(turn.ok()) << turn.status();
+    if (turn->next == Next::kMore) host_awake_ = true;
+    if (turn->next != Next::kIdle) return;
+    const absl::StatusOr<hyperv::Armed> armed = device_->Arm();
+    ASSERT_TRUE(armed.ok()) << armed.status();
+    if (*armed == hyperv::Armed::kArrived) host_awake_ = true;
   }
   void RunDevice() {
     constexpr int kTurnsMax = 10000;

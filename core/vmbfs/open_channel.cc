@@ -12,6 +12,8 @@
 namespace vmbfs {
 namespace {
 
+using hyperv::Armed;
+using hyperv::ChannelTurn;
 using Pieces = std::array<iovec, hyperv::MessagePipe::Space::kPiecesMax>;
 
 // The part of `from` that holds `bytes` at `offset`, written to `pieces`;
@@ -70,50 +72,70 @@ OpenChannel::OpenChannel(hyperv::MessagePipe pipe, std::shared_ptr<const Backing
       status_(status),
       report_(report) {}
 
-absl::StatusOr<bool> OpenChannel::Run() {
+absl::StatusOr<ChannelTurn> OpenChannel::Run() {
+  ChannelTurn turn{.next = ChannelTurn::Next::kMore};
   if (finished_read_ != nullptr) {
     const bool slice = rdma_.has_value();
     if (absl::Status status = AnswerFinishedRead(); !status.ok()) return status;
-    if (slice) return true;
+    ++turn.requests;
+    if (slice) return turn;
   }
   if (rdma_.has_value() && !blocking_read_runs_) {
     if (absl::Status status = DoRdmaSlice(); !status.ok()) return status;
-    return !blocking_read_runs_;
-  }
-  for (size_t looks = 0; looks < kTurnRequestsMax && !rdma_.has_value(); ++looks) {
-    // Its end wakes us.
-    if (blocking_read_runs_) return false;
-    const absl::StatusOr<bool> room = HaveRoom();
-    if (!room.ok()) return room.status();
-    if (!*room) return false;
-
-    const absl::StatusOr<std::optional<std::span<std::byte>>> request = pipe_.Read(request_);
-    if (!request.ok()) return request.status();
-    if (!request->has_value()) {
-      const absl::StatusOr<bool> arrived = pipe_.ArmRead();
-      if (!arrived.ok()) return arrived.status();
-      if (!*arrived) return false;
-      continue;
+    ++turn.requests;
+  } else {
+    while (turn.requests < kTurnRequestsMax && !rdma_.has_value() && !blocking_read_runs_) {
+      const absl::StatusOr<bool> taken = TakeOne();
+      if (!taken.ok()) return taken.status();
+      if (!*taken) {
+        turn.next = ChannelTurn::Next::kIdle;
+        return turn;
+      }
+      ++turn.requests;
     }
-    if (absl::Status status = AnswerOne(**request); !status.ok()) return status;
   }
-  return !blocking_read_runs_;
+  // The end of a blocking read wakes us.
+  if (blocking_read_runs_) turn.next = ChannelTurn::Next::kWaiting;
+  return turn;
+}
+
+absl::StatusOr<bool> OpenChannel::TakeOne() {
+  const absl::StatusOr<bool> room = HaveRoom();
+  if (!room.ok() || !*room) return room;
+  const absl::StatusOr<std::optional<std::span<std::byte>>> request = pipe_.Read(request_);
+  if (!request.ok()) return request.status();
+  if (!request->has_value()) return false;
+  if (absl::Status status = AnswerOne(**request); !status.ok()) return status;
+  return true;
+}
+
+absl::StatusOr<Armed> OpenChannel::Arm() {
+  // Room is waited for only when a request needs it: the guest makes room for the next
+  // answer anyway, when it takes this one, and need not signal that.
+  if (!room_.has_value()) {
+    const absl::StatusOr<bool> asked = pipe_.HasInput();
+    if (!asked.ok()) return asked.status();
+    if (*asked) return ArmRoom();
+  }
+  const absl::StatusOr<bool> arrived = pipe_.ArmRead();
+  if (!arrived.ok()) return arrived.status();
+  return *arrived ? Armed::kArrived : Armed::kSignal;
+}
+
+absl::StatusOr<Armed> OpenChannel::ArmRoom() {
+  const absl::StatusOr<bool> made = pipe_.ArmWrite(kMessageBytesMax);
+  if (!made.ok()) return made.status();
+  if (*made) return Armed::kArrived;
+  return pipe_.channel().incoming().PeerHonoursPendingSendSize() ? Armed::kSignal
+                                                                 : Armed::kUnsignalled;
 }
 
 absl::StatusOr<bool> OpenChannel::HaveRoom() {
-  // A second look finds the room that was made while the guest was asked.
-  for (int look = 0; look < 2 && !room_.has_value(); ++look) {
-    const absl::StatusOr<std::optional<hyperv::MessagePipe::Space>> room =
-        pipe_.Reserve(kMessageBytesMax);
-    if (!room.ok()) return room.status();
-    if (room->has_value()) {
-      room_ = **room;
-      return true;
-    }
-    const absl::StatusOr<bool> made = pipe_.ArmWrite(kMessageBytesMax);
-    if (!made.ok()) return made.status();
-    if (!*made) return false;
-  }
+  if (room_.has_value()) return true;
+  const absl::StatusOr<std::optional<hyperv::MessagePipe::Space>> room =
+      pipe_.Reserve(kMessageBytesMax);
+  if (!room.ok()) return room.status();
+  room_ = *room;
   return room_.has_value();
 }
 

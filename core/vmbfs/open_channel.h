@@ -20,6 +20,7 @@
 #include "core/vmbfs/session.h"
 #include "core/vmbfs/vmbfs_device.h"
 #include "core/vmbfs/vmbfs_status.h"
+#include "hyperv/channel/channel_device.h"
 #include "hyperv/pipe/message_pipe.h"
 
 namespace vmbfs {
@@ -50,16 +51,20 @@ class OpenChannel : public std::enable_shared_from_this<OpenChannel> {
               const VmbfsDeviceOptions& options, std::function<void()> wake, BlockingRunner& runner,
               VmbfsDeviceStatus& status, const Reporter& report);
 
-  // As ChannelDevice::Run.
-  absl::StatusOr<bool> Run();
+  // As ChannelDevice's.
+  absl::StatusOr<hyperv::ChannelTurn> Run();
+  absl::StatusOr<hyperv::Armed> Arm();
 
   const Session& session() const { return session_; }
 
  private:
   struct BlockingRead;
 
-  // Whether room for any answer is reserved; if not, the guest was asked to
-  // signal when it has made room.
+  // Takes the next request and answers it; false: there is none, or no room for its
+  // answer.
+  absl::StatusOr<bool> TakeOne();
+  absl::StatusOr<hyperv::Armed> ArmRoom();
+  // Whether room for any answer is reserved.
   absl::StatusOr<bool> HaveRoom();
 
   // Answers one request, or starts the blocking read that it needs.

@@ -87,10 +87,15 @@ absl::Status VmbfsDevice::Open(std::unique_ptr<hyperv::Channel> channel,
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> VmbfsDevice::Run() {
-  // A wake may still be under way when the channel closes.
-  if (impl_->channel == nullptr) return false;
+// A wake may still be under way when the channel closes.
+absl::StatusOr<hyperv::ChannelTurn> VmbfsDevice::Run() {
+  if (impl_->channel == nullptr) return hyperv::ChannelTurn{};
   return impl_->channel->Run();
+}
+
+absl::StatusOr<hyperv::Armed> VmbfsDevice::Arm() {
+  if (impl_->channel == nullptr) return hyperv::Armed::kSignal;
+  return impl_->channel->Arm();
 }
 
 void VmbfsDevice::Close() { impl_->channel.reset(); }

@@ -58,7 +58,8 @@ class VmbfsDevice final : public hyperv::ChannelDevice {
 
   const hyperv::ChannelOffer& offer() const override;
   absl::Status Open(std::unique_ptr<hyperv::Channel> channel, std::function<void()> wake) override;
-  absl::StatusOr<bool> Run() override;
+  absl::StatusOr<hyperv::ChannelTurn> Run() override;
+  absl::StatusOr<hyperv::Armed> Arm() override;
   void Close() override;
 
  private:

@@ -151,15 +151,15 @@ TEST_F(VmbfsDeviceTest, ATurnEndsAfter16Requests) {
   OpenAndAgree(32);
   for (int i = 0; i < 20; ++i) ASSERT_TRUE(Send(InfoBytes(u"imc.hiv")));
   ASSERT_TRUE(host_awake_);
-  EXPECT_EQ(device_->Run().value(), true);
+  EXPECT_EQ(device_->Run().value().next, Next::kMore);
   EXPECT_EQ(device_->status().info_requests, 16u);
-  EXPECT_EQ(device_->Run().value(), false);
+  EXPECT_EQ(device_->Run().value().next, Next::kIdle);
   EXPECT_EQ(device_->status().info_requests, 20u);
 }
 
 TEST_F(VmbfsDeviceTest, SpuriousSignalsAreHarmless) {
   OpenAndAgree();
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(device_->Run().value(), false);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(device_->Run().value().next, Next::kIdle);
   EXPECT_EQ(Exchange(InfoBytes(u"imc.hiv")), InfoAnswer(0, 0, 65536));
   EXPECT_EQ(Receive(), std::nullopt);
 }
@@ -211,7 +211,7 @@ TEST_F(VmbfsDeviceTest, AReopenedChannelHasAgreedNoVersion) {
 TEST_F(VmbfsDeviceTest, ARunAfterTheCloseDoesNothing) {
   OpenAndAgree();
   Close();
-  EXPECT_EQ(device_->Run().value(), false);
+  EXPECT_EQ(device_->Run().value().next, Next::kIdle);
 }
 
 TEST_F(VmbfsDeviceTest, WhatHasNoAnswerEndsServiceUntilTheNextOpen) {

@@ -39,10 +39,35 @@ inline constexpr uint16_t kOfferFlagNamedPipe = 0x0010;
 // The offer of a pipe in message mode, the form vmbfs uses.
 ChannelOffer MessagePipeOffer(const Guid& interface_id, const Guid& instance_id);
 
+// What a turn came to.
+struct ChannelTurn {
+  enum class Next {
+    kMore,     // work is left: come back after others had their turn
+    kIdle,     // nothing to do now, and no signal was asked for: Run again, or Arm
+               // before sleeping
+    kWaiting,  // `wake` will be called; nothing is to be done before
+  };
+  Next next = Next::kIdle;
+  uint32_t requests = 0;  // taken or answered: the work that was found
+};
+
+// What Arm found.
+enum class Armed {
+  kSignal,   // the guest will signal
+  kArrived,  // there is work already: Run
+  // The guest makes room without telling (shared/specs/vmbus.md section 4.3):
+  // Run again by a timer.
+  kUnsignalled,
+};
+
 // One device behind one channel offer.
 //
+// Waiting is the caller's: after a Run that left nothing to do it may Run again and
+// again, and the guest, whose interrupt mask stays set meanwhile, signals nothing; or
+// it calls Arm and sleeps until the guest's signal.
+//
 // Thread safety: every call comes on the VM's strand.
-// Order: (Open Run* Close)*; at most one open at a time.
+// Order: (Open (Run Arm?)* Close)*; at most one open at a time.
 // Rings: touched within these calls only. While the VM is paused none is made,
 // so nothing is written to its memory; what ends meanwhile waits for a Run.
 class ChannelDevice {
@@ -59,17 +84,21 @@ class ChannelDevice {
   // Errors: any; the open is refused and the guest told so.
   virtual absl::Status Open(std::unique_ptr<Channel> channel, std::function<void()> wake) = 0;
 
-  // There may be work: the guest signalled, the channel was just opened, or the
-  // device asked for a wake. Does at most one turn of work; returns true when
-  // work is left that needs no signal to be seen (the caller comes back after
-  // it has looked after others).
+  // There may be work: the guest signalled, the channel was just opened, the
+  // device asked for a wake, or the caller looks without a reason. Does at most
+  // one turn of work.
   //
   // Errors: the guest broke the format; service on the channel ends until it
   // is closed and opened again. The reason is shown to administrators.
-  virtual absl::StatusOr<bool> Run() = 0;
+  virtual absl::StatusOr<ChannelTurn> Run() = 0;
+
+  // Before sleeping, after a Run that said kIdle: asks the guest to signal what the
+  // device waits for. Does no work.
+  // Errors: as Run.
+  virtual absl::StatusOr<Armed> Arm() = 0;
 
   // The channel is closed: on return the device has let go of the rings.
-  // Also called after Run failed.
+  // Also called after Run or Arm failed.
   virtual void Close() = 0;
 };
 

@@ -55,13 +55,23 @@ class EchoDevice final : public ChannelDevice {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<bool> Run() override {
-    constexpr int kMessagesPerTurn = 16;
-    for (int message = 0; message < kMessagesPerTurn; ++message) {
-      absl::StatusOr<bool> more = EchoOne();
-      if (!more.ok() || !*more) return more;
+  absl::StatusOr<ChannelTurn> Run() override {
+    constexpr uint32_t kMessagesPerTurn = 16;
+    ChannelTurn turn;
+    for (; turn.requests < kMessagesPerTurn; ++turn.requests) {
+      const absl::StatusOr<bool> echoed = EchoOne();
+      if (!echoed.ok()) return echoed.status();
+      if (!*echoed) return turn;
     }
-    return true;
+    turn.next = ChannelTurn::Next::kMore;
+    return turn;
+  }
+
+  absl::StatusOr<Armed> Arm() override {
+    const absl::StatusOr<bool> arrived =
+        waiting_ ? pipe_->ArmWrite(waiting_->size()) : pipe_->ArmRead();
+    if (!arrived.ok()) return arrived.status();
+    return *arrived ? Armed::kArrived : Armed::kSignal;
   }
 
   void Close() override {
@@ -75,17 +85,16 @@ class EchoDevice final : public ChannelDevice {
   std::atomic<int> closes = 0;
 
  private:
-  // false: there is nothing to do until a signal.
+  // false: there is nothing to do.
   absl::StatusOr<bool> EchoOne() {
     if (!waiting_) {
       absl::StatusOr<std::optional<std::span<std::byte>>> message = pipe_->Read(buffer_);
       if (!message.ok()) return message.status();
-      if (!*message) return pipe_->ArmRead();
+      if (!*message) return false;
       waiting_ = **message;
     }
     absl::StatusOr<bool> written = pipe_->Write(*waiting_);
-    if (!written.ok()) return written;
-    if (!*written) return pipe_->ArmWrite(waiting_->size());
+    if (!written.ok() || !*written) return written;
     pipe_->DisarmWrite();
     pipe_->Consume();
     waiting_.reset();

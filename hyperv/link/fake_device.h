@@ -39,12 +39,13 @@ class FakeDevice final : public ChannelDevice {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<bool> Run() override {
+  absl::StatusOr<ChannelTurn> Run() override {
     const std::lock_guard lock(mutex_);
     ++runs_;
     changed_.notify_all();
     if (!run_result_.ok()) return run_result_;
     std::array<std::byte, 1024> buffer;
+    ChannelTurn turn;
     while (true) {
       const auto packet = channel_->incoming().Read(buffer);
       if (!packet.ok()) return packet.status();
@@ -57,11 +58,19 @@ class FakeDevice final : public ChannelDevice {
       channel_->outgoing().CopyIn(0, payload);
       channel_->outgoing().Commit(payload.size());
       if (channel_->outgoing().Publish()) channel_->SignalPeer();
+      ++turn.requests;
     }
+    if (turns_wanted_ > 0) --turns_wanted_;
+    if (turns_wanted_ > 0) turn.next = ChannelTurn::Next::kMore;
+    return turn;
+  }
+
+  absl::StatusOr<Armed> Arm() override {
+    const std::lock_guard lock(mutex_);
+    ++arms_;
     const auto more = channel_->incoming().Arm();
     if (!more.ok()) return more.status();
-    if (turns_wanted_ > 0) --turns_wanted_;
-    return turns_wanted_ > 0 || *more;
+    return *more ? Armed::kArrived : arm_result_;
   }
 
   void Close() override {
@@ -83,6 +92,11 @@ class FakeDevice final : public ChannelDevice {
     const std::lock_guard lock(mutex_);
     turns_wanted_ = turns;
   }
+  // What Arm finds where nothing arrived.
+  void ArmAs(Armed armed) {
+    const std::lock_guard lock(mutex_);
+    arm_result_ = armed;
+  }
   // Calls the last wake that Open was given. On the link's strand only.
   void Wake() {
     std::function<void()> wake;
@@ -95,6 +109,10 @@ class FakeDevice final : public ChannelDevice {
   int runs() const {
     const std::lock_guard lock(mutex_);
     return runs_;
+  }
+  int arms() const {
+    const std::lock_guard lock(mutex_);
+    return arms_;
   }
   std::vector<std::string> events() const {
     const std::lock_guard lock(mutex_);
@@ -124,7 +142,9 @@ class FakeDevice final : public ChannelDevice {
   std::condition_variable changed_;
   std::vector<std::string> events_;
   int runs_ = 0;
+  int arms_ = 0;
   int turns_wanted_ = 0;
+  Armed arm_result_ = Armed::kSignal;
   absl::Status open_result_;
   absl::Status run_result_;
   std::unique_ptr<Channel> channel_;

@@ -16,7 +16,7 @@
 namespace vmbfs::hyperv {
 
 // One channel from the guest's Open to its Close.
-struct LinkChannels::Opened {
+struct LinkChannels::Opened final : SpinningChannel, std::enable_shared_from_this<Opened> {
   // What it waits for; steps in this order. A pause holds kBegin and kFinish.
   enum class Step {
     kBegin,    // rings to be mapped
@@ -27,8 +27,10 @@ struct LinkChannels::Opened {
     kClosed,
   };
 
-  explicit Opened(const boost::asio::any_io_executor& executor) : signal_timer(executor) {}
+  Opened(LinkChannels& channels_in, const boost::asio::any_io_executor& executor)
+      : channels(channels_in), signal_timer(executor), blocked_timer(executor) {}
 
+  LinkChannels& channels;  // awake, it is in them
   Step step = Step::kBegin;
   OfferId offer{};
   std::shared_ptr<LinkDevice> device;
@@ -44,9 +46,14 @@ struct LinkChannels::Opened {
   bool turn_scheduled = false;
   std::shared_ptr<EventWaiter> doorbell;
   boost::asio::steady_timer signal_timer;
+  boost::asio::steady_timer blocked_timer;
 
   bool opening() const { return step < Step::kServed; }
   bool served() const { return step == Step::kServed; }
+
+ private:
+  std::optional<ChannelTurn> TakeTurn() override { return channels.Turn(shared_from_this()); }
+  void Sleep() override { channels.Sleep(shared_from_this()); }
 };
 
 LinkChannels::LinkChannels(LinkExchange& exchange, const GuestMemory& memory,
@@ -90,7 +97,7 @@ void LinkChannels::Open(OfferId offer, std::span<const uint64_t> incoming_page_f
     on_open_done_(offer, absl::FailedPreconditionError("no device serves this offer"));
     return;
   }
-  auto opened = std::make_shared<Opened>(exchange_.executor());
+  auto opened = std::make_shared<Opened>(*this, exchange_.executor());
   opened->offer = offer;
   opened->device = device->second;
   opened->wire = std::move(wire);
@@ -172,7 +179,7 @@ absl::Status LinkChannels::StartDevice(const OpenedPtr& opened) {
         const OpenedPtr locked = weak.lock();
         if (locked == nullptr) return;
         ++locked->device->doorbells;
-        Turn(locked);
+        LookAfter(locked);
       });
   if (!doorbell.ok()) return doorbell.status();
   auto channel = std::make_unique<Channel>(
@@ -227,7 +234,9 @@ void LinkChannels::LetGo(Opened& opened) {
 
 // Closes the device if it has the channel, and listens no more.
 void LinkChannels::StopService(Opened& opened) {
+  LeaveSpinner(opened);
   opened.signal_timer.cancel();
+  opened.blocked_timer.cancel();
   opened.doorbell.reset();
   if (opened.served()) opened.device->device->Close();
 }
@@ -256,10 +265,12 @@ void LinkChannels::FaultIf(const std::function<bool(OfferId)>& uses, const absl:
 }
 
 void LinkChannels::SetRunning(bool running) {
-  if (std::exchange(running_, running) == running || !running) return;
+  if (std::exchange(running_, running) == running) return;
   std::vector<OpenedPtr> all;
   for (const auto& [offer, opened] : opened_) all.push_back(opened);
   for (const OpenedPtr& opened : all) {
+    LeaveSpinner(*opened);
+    if (!running) continue;
     if (opened->opening()) {
       Advance(opened);
     } else if (opened->served()) {
@@ -286,23 +297,65 @@ void LinkChannels::ScheduleTurn(const OpenedPtr& opened) {
                       const OpenedPtr locked = weak.lock();
                       if (self == nullptr || locked == nullptr) return;
                       locked->turn_scheduled = false;
-                      self->Turn(locked);
+                      self->LookAfter(locked);
                     });
 }
 
-void LinkChannels::Turn(const OpenedPtr& opened) {
+void LinkChannels::LookAfter(const OpenedPtr& opened) {
+  const std::optional<ChannelTurn> turn = Turn(opened);
+  if (!turn.has_value()) return;
+  const bool more = turn->next == ChannelTurn::Next::kMore;
+  if (turn->next == ChannelTurn::Next::kWaiting) {
+    LeaveSpinner(*opened);
+  } else if (Spinner* const spinner = exchange_.shared().spinner;
+             spinner != nullptr && (more || turn->requests > 0)) {
+    spinner->Add(*opened);
+  } else if (more) {
+    ScheduleTurn(opened);
+  } else if (!opened->awake()) {
+    if (spinner != nullptr) spinner->CountSleep();
+    Sleep(opened);
+  }
+}
+
+std::optional<ChannelTurn> LinkChannels::Turn(const OpenedPtr& opened) {
+  if (!running_ || !opened->served()) return std::nullopt;
+  const VanishedMemoryWatch watch;
+  const absl::StatusOr<ChannelTurn> turn = opened->device->device->Run();
+  if (!GoesOn(opened, watch, turn.status())) return std::nullopt;
+  return *turn;
+}
+
+void LinkChannels::Sleep(const OpenedPtr& opened) {
   if (!running_ || !opened->served()) return;
   const VanishedMemoryWatch watch;
-  const absl::StatusOr<bool> more = opened->device->device->Run();
+  const absl::StatusOr<Armed> armed = opened->device->device->Arm();
+  if (!GoesOn(opened, watch, armed.status())) return;
+  if (*armed == Armed::kArrived) ScheduleTurn(opened);
+  if (*armed == Armed::kUnsignalled) LookAgainLater(opened);
+}
+
+bool LinkChannels::GoesOn(const OpenedPtr& opened, const VanishedMemoryWatch& watch,
+                          const absl::Status& result) {
   const absl::Status vanished = memory_.CheckVanished(watch);
-  if (!opened->served()) return;
-  if (!vanished.ok()) {
-    Fault(opened, vanished);
-  } else if (!more.ok()) {
-    Fault(opened, more.status());
-  } else if (*more) {
-    ScheduleTurn(opened);
-  }
+  if (!opened->served()) return false;
+  if (vanished.ok() && result.ok()) return true;
+  Fault(opened, vanished.ok() ? result : vanished);
+  return false;
+}
+
+void LinkChannels::LookAgainLater(const OpenedPtr& opened) {
+  opened->blocked_timer.expires_after(kBlockedPollInterval);
+  opened->blocked_timer.async_wait([weak_self = weak_from_this(), weak = std::weak_ptr(opened)](
+                                       const boost::system::error_code& error) {
+    const auto self = weak_self.lock();
+    const OpenedPtr locked = weak.lock();
+    if (!error && self != nullptr && locked != nullptr) self->LookAfter(locked);
+  });
+}
+
+void LinkChannels::LeaveSpinner(Opened& opened) {
+  if (Spinner* const spinner = exchange_.shared().spinner) spinner->Remove(opened);
 }
 
 // What is lost while not running, SetRunning makes good.

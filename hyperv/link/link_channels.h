@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "hyperv/channel/channel_device.h"
+#include "hyperv/guest_memory/guest_access.h"
 #include "hyperv/guest_memory/guest_memory.h"
 #include "hyperv/link/guest_wire.h"
 #include "hyperv/link/link_exchange.h"
@@ -40,6 +41,8 @@ struct LinkDevice {
 // Ownership: refers to exchange and memory, which must live until CloseAll.
 // Bounds: one opened channel an offer; one device turn at a time, others on
 // the executor in between. A fault's reason is at most kReasonBytesMax.
+// Waiting: where the thread has a spinner, a channel with work is awake there, and has
+// its turns there; else it asks for signals at the end of each turn that leaves nothing.
 // Errors: a channel's own end in its fault or in OnOpenDone, never further.
 class LinkChannels : public std::enable_shared_from_this<LinkChannels> {
  public:
@@ -47,6 +50,9 @@ class LinkChannels : public std::enable_shared_from_this<LinkChannels> {
   // Guests that ignore interrupts until they processed OpenResult get one
   // more signal (shared/specs/vmbus.md section 3.3).
   static constexpr std::chrono::milliseconds kSignalAfterOpen{100};
+  // A channel without room whose guest makes room without a signal is looked at so
+  // often (section 4.3).
+  static constexpr std::chrono::milliseconds kBlockedPollInterval{10};
 
   // The answer to Open. It may not call back at once.
   using OnOpenDone = std::function<void(OfferId offer, const absl::Status& result)>;
@@ -104,8 +110,18 @@ class LinkChannels : public std::enable_shared_from_this<LinkChannels> {
   void LetGo(Opened& opened);
   void StopService(Opened& opened);
   void Fault(const OpenedPtr& opened, const absl::Status& reason);
+  // Looks after a channel for which something came; the same in a turn of its own.
+  void LookAfter(const OpenedPtr& opened);
   void ScheduleTurn(const OpenedPtr& opened);
-  void Turn(const OpenedPtr& opened);
+  // One turn of the device, and what is left; nullopt when it has no turns now.
+  std::optional<ChannelTurn> Turn(const OpenedPtr& opened);
+  // Asks the guest for signals.
+  void Sleep(const OpenedPtr& opened);
+  void LookAgainLater(const OpenedPtr& opened);
+  // Whether service goes on after the device touched guest memory under `watch`.
+  bool GoesOn(const OpenedPtr& opened, const VanishedMemoryWatch& watch,
+              const absl::Status& result);
+  void LeaveSpinner(Opened& opened);
   void SignalGuest(const Opened& opened);
   void SignalLater(const OpenedPtr& opened);
 

@@ -27,7 +27,10 @@ class LinkChannelsTest : public ::testing::TestWithParam<uint32_t> {
         : TestVmm(path, vp_count, GetParam()) {}
   };
 
-  LinkChannelsTest() { Add(); }
+  explicit LinkChannelsTest(const LinkOptions& options = {}, const SpinOptions& spin = {})
+      : harness_(options, spin) {
+    Add();
+  }
 
   void Add() {
     EXPECT_TRUE(harness_.Do([&](LinkServer& server) { return server.Add(device_); }).ok());

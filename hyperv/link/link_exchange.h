@@ -22,6 +22,7 @@
 #include "hyperv/link/link_codec.h"
 #include "hyperv/link/link_connection.h"
 #include "hyperv/link/link_connection_options.h"
+#include "hyperv/spin/spinner.h"
 
 namespace vmbfs::hyperv {
 
@@ -31,7 +32,8 @@ struct LinkShared {
   std::function<void(const ChannelDevice&, const absl::Status&)> on_open_refused;
   LinkConnectionOptions connection;
   GuestMemoryOptions memory;
-  bool monitored = false;  // what is offered
+  bool monitored = false;      // what is offered
+  Spinner* spinner = nullptr;  // of the executor's thread; null: channels sleep at once
   uint64_t posts = 0;
   uint64_t frames_received = 0;
   uint64_t frames_refused = 0;

@@ -47,13 +47,15 @@ class EchoDevice final : public ChannelDevice {
     channel_ = std::move(channel);
     return absl::OkStatus();
   }
-  absl::StatusOr<bool> Run() override {
+  absl::StatusOr<ChannelTurn> Run() override {
     Require(channel_ != nullptr, "only an open device runs");
     std::array<std::byte, 1024> buffer;
+    ChannelTurn turn;
     for (int packets = 0; packets < 16; ++packets) {
       const auto packet = channel_->incoming().Read(buffer);
       if (!packet.ok()) return packet.status();
-      if (!packet->has_value()) return channel_->incoming().Arm();
+      if (!packet->has_value()) return turn;
+      ++turn.requests;
       if (channel_->incoming().Consume()) channel_->SignalPeer();
       const auto room = channel_->outgoing().Reserve((*packet)->payload.size());
       if (!room.ok()) return room.status();
@@ -62,7 +64,14 @@ class EchoDevice final : public ChannelDevice {
       channel_->outgoing().Commit((*packet)->payload.size());
       if (channel_->outgoing().Publish()) channel_->SignalPeer();
     }
-    return true;
+    turn.next = ChannelTurn::Next::kMore;
+    return turn;
+  }
+  absl::StatusOr<Armed> Arm() override {
+    Require(channel_ != nullptr, "only an open device is armed");
+    const auto arrived = channel_->incoming().Arm();
+    if (!arrived.ok()) return arrived.status();
+    return *arrived ? Armed::kArrived : Armed::kSignal;
   }
   void Close() override {
     Require(channel_ != nullptr, "only an open device is closed");

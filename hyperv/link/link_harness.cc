@@ -20,7 +20,7 @@ ScratchFolder::~ScratchFolder() {
   std::filesystem::remove_all(folder_, ignored);
 }
 
-LinkHarness::LinkHarness(LinkOptions options) {
+LinkHarness::LinkHarness(LinkOptions options, const SpinOptions& spin) : spinner_(spin) {
   options.socket_path = path_;
   options.on_fault = [this](const ChannelDevice&, const absl::Status& reason) {
     faults_.emplace_back(reason.message());
@@ -30,7 +30,7 @@ LinkHarness::LinkHarness(LinkOptions options) {
   };
   if (!server_->Listen(options).ok()) ::abort();
   server_->Start();
-  thread_ = std::thread([this] { context_.run(); });
+  thread_ = std::thread([this] { spinner_.Run(context_); });
 }
 
 LinkHarness::~LinkHarness() {

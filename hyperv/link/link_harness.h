@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "hyperv/link/link_server.h"
+#include "hyperv/spin/spinner.h"
 
 namespace vmbfs::hyperv {
 
@@ -33,7 +34,7 @@ class ScratchFolder {
 class LinkHarness {
  public:
   // `options` without a path, on_fault and on_open_refused, which are its own.
-  explicit LinkHarness(LinkOptions options = {});
+  explicit LinkHarness(LinkOptions options = {}, const SpinOptions& spin = {});
   ~LinkHarness();
 
   // Runs `action` on the strand and returns its result.
@@ -67,10 +68,12 @@ class LinkHarness {
  private:
   ScratchFolder folder_;
   std::string path_ = folder_.Path("vm.sock");
+  Spinner spinner_;
   boost::asio::io_context context_;
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{
       context_.get_executor()};
-  std::unique_ptr<LinkServer> server_ = std::make_unique<LinkServer>(context_.get_executor());
+  std::unique_ptr<LinkServer> server_ =
+      std::make_unique<LinkServer>(context_.get_executor(), &spinner_);
   std::vector<std::string> faults_;    // the strand's
   std::vector<std::string> refusals_;  // the strand's
   std::thread thread_;

@@ -112,8 +112,10 @@ bool SameChannel(const ChannelOffer& a, const ChannelOffer& b) {
 
 class LinkServer::Impl : public std::enable_shared_from_this<Impl> {
  public:
-  explicit Impl(boost::asio::any_io_executor strand)
-      : strand_(std::move(strand)), acceptor_(strand_), accept_timer_(strand_) {}
+  Impl(boost::asio::any_io_executor strand, Spinner* spinner)
+      : strand_(std::move(strand)), acceptor_(strand_), accept_timer_(strand_) {
+    if (spinner != nullptr && spinner->options().on()) shared_->spinner = spinner;
+  }
 
   absl::Status Listen(const LinkOptions& options);
   void Accept();
@@ -326,8 +328,8 @@ LinkStatus LinkServer::Impl::status() const {
   return status;
 }
 
-LinkServer::LinkServer(boost::asio::any_io_executor strand)
-    : impl_(std::make_shared<Impl>(std::move(strand))) {}
+LinkServer::LinkServer(boost::asio::any_io_executor strand, Spinner* spinner)
+    : impl_(std::make_shared<Impl>(std::move(strand), spinner)) {}
 LinkServer::~LinkServer() = default;
 absl::Status LinkServer::Listen(const LinkOptions& options) { return impl_->Listen(options); }
 void LinkServer::Start() { impl_->Accept(); }

@@ -21,6 +21,7 @@
 #include "hyperv/bus/bus.h"
 #include "hyperv/channel/channel_device.h"
 #include "hyperv/link/link_connection_options.h"
+#include "hyperv/spin/spinner.h"
 
 namespace vmbfs::hyperv {
 
@@ -87,7 +88,9 @@ struct LinkStatus {
 // Ownership: devices are shared; the link lets go of one in Remove.
 class LinkServer {
  public:
-  explicit LinkServer(boost::asio::any_io_executor strand);
+  // `spinner` is the one that runs the strand's thread, and outlives the link; null:
+  // nobody spins, and channels sleep as soon as they have nothing to do.
+  explicit LinkServer(boost::asio::any_io_executor strand, Spinner* spinner = nullptr);
   ~LinkServer();
   LinkServer(const LinkServer&) = delete;
   LinkServer& operator=(const LinkServer&) = delete;

@@ -92,6 +92,12 @@ absl::StatusOr<std::optional<std::span<std::byte>>> MessagePipe::Read(std::span<
   return std::nullopt;
 }
 
+absl::StatusOr<bool> MessagePipe::HasInput() {
+  const auto packet = channel_->incoming().Peek();
+  if (!packet.ok()) return packet.status();
+  return packet->has_value();
+}
+
 void MessagePipe::Consume() {
   messages_unconsumed_ = false;
   if (channel_->incoming().Consume()) channel_->SignalPeer();

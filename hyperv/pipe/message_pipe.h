@@ -77,6 +77,10 @@ class MessagePipe {
   //                       than `buffer`.
   absl::StatusOr<std::optional<std::span<std::byte>>> Read(std::span<std::byte> buffer);
 
+  // Whether Read would find anything: a message, or what comes ahead of one.
+  // Errors: kInvalidArgument when the peer broke the ring or packet format.
+  absl::StatusOr<bool> HasInput();
+
   // Gives the ring space of all messages read so far back to the peer, and
   // signals it when it waits for that space.
   void Consume();

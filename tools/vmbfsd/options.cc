@@ -10,6 +10,7 @@ namespace vmbfs {
 namespace {
 
 constexpr unsigned kThreadsMax = 256;
+constexpr unsigned kSpinUsMax = 1'000'000;
 
 void AddOptions(CLI::App& app, DaemonOptions& options) {
   HostOptions& host = options.host;
@@ -31,6 +32,15 @@ void AddOptions(CLI::App& app, DaemonOptions& options) {
   app.add_option("--data-plane-threads", host.data_plane_threads,
                  "Threads that serve guests; 0: one a core, at most 8")
       ->check(CLI::Range(0u, kThreadsMax))
+      ->capture_default_str();
+  app.add_option("--spin-us", host.spin_us,
+                 "How long a thread looks for a guest's next request before it sleeps, in "
+                 "microseconds; 0: not at all")
+      ->check(CLI::Range(0u, kSpinUsMax))
+      ->capture_default_str();
+  app.add_option("--spin-percent", host.spin_percent,
+                 "How much of a core each thread may spend on looking in vain, over any second")
+      ->check(CLI::Range(0u, 100u))
       ->capture_default_str();
   app.add_option("--blocking-threads", host.blocking_threads, "Threads that wait for the disk")
       ->check(CLI::Range(1u, kThreadsMax))

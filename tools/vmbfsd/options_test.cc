@@ -8,6 +8,7 @@
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -44,18 +45,23 @@ TEST(DaemonOptions, FoldersAloneGiveDefaults) {
   EXPECT_EQ(options.host.runtime_dir, "/r");
   EXPECT_EQ(options.host.boot_bytes_max, uint64_t{4} << 30);
   EXPECT_EQ(options.host.rdma_bytes_min, uint64_t{1} << 20);
+  EXPECT_EQ(options.host.spin_us, 50u);
+  EXPECT_EQ(options.host.spin_percent, 20u);
   EXPECT_EQ(options.log_level, "info");
 }
 
 TEST(DaemonOptions, ConfigFileHasTheSameKeysAndTheCommandLineWins) {
   const std::string config = ConfigFile(
       "state-dir = \"/from-file\"\nruntime-dir = \"/r\"\n"
-      "boot-bytes-max = 1048576\nblocking-threads = 7\nlog-level = \"debug\"\n");
+      "boot-bytes-max = 1048576\nblocking-threads = 7\nspin-us = 0\nspin-percent = 35\nlog-level = "
+      "\"debug\"\n");
   const Parsed parsed = Parse({"--config", config.c_str(), "--blocking-threads", "2"});
   const auto& options = std::get<DaemonOptions>(parsed.result);
   EXPECT_EQ(options.host.state_dir, "/from-file");
   EXPECT_EQ(options.host.boot_bytes_max, 1048576u);
   EXPECT_EQ(options.host.blocking_threads, 2u);
+  EXPECT_EQ(options.host.spin_us, 0u);
+  EXPECT_EQ(options.host.spin_percent, 35u);
   EXPECT_EQ(options.log_level, "debug");
 }
 
@@ -80,9 +86,12 @@ TEST(DaemonOptions, MissingFolderIsAUsageErrorOnStderr) {
 }
 
 TEST(DaemonOptions, NumberOutOfRangeIsAUsageError) {
-  const Parsed parsed =
-      Parse({"--state-dir", "/s", "--runtime-dir", "/r", "--blocking-threads", "0"});
-  EXPECT_EQ(std::get<int>(parsed.result), kExitUsage);
+  for (const auto& [option, value] : {std::pair{"--blocking-threads", "0"},
+                                      {"--spin-percent", "101"},
+                                      {"--spin-us", "1000001"}}) {
+    const Parsed parsed = Parse({"--state-dir", "/s", "--runtime-dir", "/r", option, value});
+    EXPECT_EQ(std::get<int>(parsed.result), kExitUsage) << option;
+  }
 }
 
 TEST(DaemonOptions, VersionAndHelpGoToStdout) {
