@@ -13,6 +13,7 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -25,6 +26,7 @@ namespace fs = std::filesystem;
 
 constexpr size_t kSha256Bytes = 32;
 constexpr char kIncoming[] = "incoming";
+constexpr size_t kCheckBytes = 128 << 10;
 
 absl::Status SystemError(int error, std::string_view what, const fs::path& path) {
   const std::string message = absl::StrCat(std::string(what), " ", path.string(), ": ",
@@ -77,6 +79,25 @@ class Hasher {
  private:
   EVP_MD_CTX* const context_;
 };
+
+// Whether the file has the size and the bytes that the digest says.
+bool HoldsBytes(const fs::path& path, const BlobInfo& info) {
+  const hyperv::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  struct stat existing{};
+  if (!fd || ::fstat(fd.get(), &existing) != 0 || !S_ISREG(existing.st_mode) ||
+      static_cast<uint64_t>(existing.st_size) != info.size_bytes) {
+    return false;
+  }
+  Hasher hasher;
+  std::vector<std::byte> buffer(kCheckBytes);
+  while (true) {
+    const ssize_t count = ::read(fd.get(), buffer.data(), buffer.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return false;
+    if (count == 0) return hasher.Finish() == info.sha256;
+    hasher.Add(std::span(buffer).first(static_cast<size_t>(count)));
+  }
+}
 
 class FileBlobWriter final : public BlobWriter {
  public:
@@ -136,11 +157,7 @@ class FileBlobWriter final : public BlobWriter {
     const fs::path shard = folder_ / info.sha256.substr(0, 2);
     const fs::path final_path = shard / info.sha256;
     if (absl::Status status = MakeFolder(shard); !status.ok()) return status;
-    // The same content is there already: the file that VMs have open is kept.
-    // One of another size is damaged, and replaced.
-    struct stat existing{};
-    if (::stat(final_path.c_str(), &existing) == 0 &&
-        static_cast<uint64_t>(existing.st_size) == info.size_bytes) {
+    if (HoldsBytes(final_path, info)) {
       Discard();
     } else if (::rename(temporary_.c_str(), final_path.c_str()) == 0) {
       temporary_.clear();

@@ -31,6 +31,8 @@ class BlobWriter {
   // Errors: kResourceExhausted (above the limit, or no room on the disk), kInternal.
   virtual absl::Status Write(std::span<const std::byte> bytes) = 0;
   // Syncs, renames and syncs the directory. On success the blob survives power loss.
+  // A blob of the name that is there already is kept when it has these bytes, so that
+  // VMs go on with the file they have open; a damaged one is replaced.
   // Errors: kInvalidArgument when `expected_sha256` is given and differs;
   // kInternal.
   virtual absl::StatusOr<BlobInfo> Finish(const std::optional<std::string>& expected_sha256) = 0;

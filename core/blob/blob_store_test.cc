@@ -138,6 +138,16 @@ TEST_F(BlobStoreTest, UploadReplacesADamagedFile) {
   EXPECT_EQ(Content(kAbcDigest, 3), "abc");
 }
 
+TEST_F(BlobStoreTest, UploadReplacesAFileOfTheSameSizeWithOtherBytes) {
+  ASSERT_TRUE(Upload("abc").ok());
+  const std::filesystem::path path = folder_ / "ba" / kAbcDigest;
+  std::filesystem::permissions(path, std::filesystem::perms(0600));
+  std::ofstream(path, std::ios::binary) << "abd";
+  ASSERT_TRUE(Upload("abc").ok());
+  EXPECT_EQ(Content(kAbcDigest, 3), "abc");
+  EXPECT_EQ(IncomingFiles(), 0u);
+}
+
 TEST_F(BlobStoreTest, OtherDigestThanExpectedIsRefusedAndLeavesNothing) {
   const auto info = Upload("abd", kAbcDigest);
   EXPECT_EQ(info.status().code(), absl::StatusCode::kInvalidArgument);

@@ -198,17 +198,21 @@ std::string ExplainValue(const RegistryTree& tree, KeyId id, const RegistryValue
 
 }  // namespace
 
-std::vector<std::string> ExplainHive(const RegistryTree& tree) {
-  std::vector<std::string> lines;
+void ExplainHive(const RegistryTree& tree, const LineSink& line) {
   for (const KeyId id : tree.KeysInOrder()) {
     const RegistryTree::Key& key = tree.key(id);
     for (const RegistryValue& value : key.values) {
-      lines.push_back(ExplainValue(tree, id, value));
+      line(ExplainValue(tree, id, value));
     }
     if (key.subkeys.empty() && key.values.empty() && id != RegistryTree::kRoot) {
-      lines.push_back(absl::StrCat("makes key ", KeyPathText(tree, id)));
+      line(absl::StrCat("makes key ", KeyPathText(tree, id)));
     }
   }
+}
+
+std::vector<std::string> ExplainHive(const RegistryTree& tree) {
+  std::vector<std::string> lines;
+  ExplainHive(tree, [&lines](const std::string& line) { lines.push_back(line); });
   return lines;
 }
 

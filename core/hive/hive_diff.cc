@@ -28,8 +28,9 @@ using BySide =
 
 class Difference {
  public:
-  Difference(const RegistryTree& first, const RegistryTree& second, size_t reg_bytes_max)
-      : first_(first), second_(second), reg_bytes_max_(reg_bytes_max) {}
+  Difference(const RegistryTree& first, const RegistryTree& second, const LineSink& line,
+             size_t reg_bytes_max)
+      : first_(first), second_(second), line_(line), reg_bytes_max_(reg_bytes_max) {}
 
   HiveDifferences Find();
 
@@ -39,7 +40,8 @@ class Difference {
   void CompareKeys(const Sides& sides);
   void CompareValues(const Sides& sides, std::string& reg_lines);
   void Line(const char* sign, std::string text) {
-    differences_.lines.push_back(absl::StrCat(sign, " ", text));
+    differences_.same = false;
+    line_(absl::StrCat(sign, " ", text));
   }
 
   // A key's line and those of its values, while there is room.
@@ -47,6 +49,7 @@ class Difference {
 
   const RegistryTree& first_;
   const RegistryTree& second_;
+  const LineSink& line_;
   const size_t reg_bytes_max_;
   HiveDifferences differences_{.lines = {}, .reg_file = kRegFileHeader};
   std::vector<Sides> waiting_;
@@ -129,8 +132,17 @@ void Difference::CompareValues(const Sides& sides, std::string& reg_lines) {
 }  // namespace
 
 HiveDifferences DiffTrees(const RegistryTree& first, const RegistryTree& second,
+                          const LineSink& line, size_t reg_bytes_max) {
+  return Difference(first, second, line, reg_bytes_max).Find();
+}
+
+HiveDifferences DiffTrees(const RegistryTree& first, const RegistryTree& second,
                           size_t reg_bytes_max) {
-  return Difference(first, second, reg_bytes_max).Find();
+  std::vector<std::string> lines;
+  const LineSink keep = [&lines](const std::string& line) { lines.push_back(line); };
+  HiveDifferences differences = Difference(first, second, keep, reg_bytes_max).Find();
+  differences.lines = std::move(lines);
+  return differences;
 }
 
 }  // namespace vmbfs::hive

@@ -49,6 +49,13 @@ void operator delete(void* memory, size_t, std::align_val_t) noexcept { Uncounte
 namespace vmbfs::hive {
 namespace {
 
+#if defined(VMBFS_ASAN) || defined(VMBFS_TSAN)
+constexpr bool kInstrumented = true;
+#else
+constexpr bool kInstrumented = false;
+#endif
+
+// Of this thread alone: what else the machine does is not counted.
 double ProcessorSeconds() {
   timespec now{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
@@ -63,7 +70,8 @@ struct Cost {
 // Of one key with so many subkeys, from the first name to the hive's bytes.
 Cost CostOf(int subkeys) {
   Cost cost;
-  for (int round = 0; round < 3; ++round) {
+  // The best of many: a busy machine shares caches and cores with others.
+  for (int round = 0; round < 15; ++round) {
     const size_t bytes_before = g_bytes;
     g_bytes_peak = bytes_before;
     const double start = ProcessorSeconds();
@@ -80,10 +88,14 @@ Cost CostOf(int subkeys) {
   return cost;
 }
 
-TEST(HiveScaleTest, FiftyThousandSubkeysTakeLessThan64MiBAndCostGrowsWithTheirNumber) {
+TEST(HiveScaleTest, FiftyThousandSubkeysTake100msAnd64MiBAndCostGrowsWithTheirNumber) {
   const Cost small = CostOf(12'500);
   const Cost large = CostOf(50'000);
   EXPECT_LT(large.peak_bytes, size_t{64} << 20);
+  // Instrumented code is slower by what its instruments cost.
+  if (!kInstrumented) {
+    EXPECT_LT(large.seconds, 0.1);
+  }
   // Four times as many: growth by the square would be 16.
   EXPECT_LT(large.seconds, 8 * small.seconds);
   EXPECT_LT(large.peak_bytes, 6 * small.peak_bytes);

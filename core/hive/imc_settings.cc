@@ -97,17 +97,20 @@ absl::Status CheckSequence(uint32_t sequence, bool force) {
 
 }  // namespace
 
+bool IsControlSet(std::u16string_view name) {
+  return CompareNames(name, kCurrentControlSet) == 0 || IsNumberedControlSet(name);
+}
+
 ImcSettings::ImcSettings(const ImcOptions& options)
-    : options_(options), sequence_is_given_(options.sequence != kSequenceDefault) {}
+    : options_(options), sequence_(options.sequence) {}
 
 absl::StatusOr<ImcSettings> ImcSettings::Create(const ImcOptions& options) {
-  if (absl::Status status = CheckSequence(options.sequence, options.force); !status.ok()) {
-    return status;
-  }
+  const uint32_t sequence = options.sequence.value_or(kSequenceDefault);
+  if (absl::Status status = CheckSequence(sequence, options.force); !status.ok()) return status;
   ImcSettings settings(options);
   const absl::Status added = settings.tree_.AddValue(
       RegistryTree::kRoot,
-      {.name = u"Sequence", .type = ValueType::kDword, .data = DwordData(options.sequence)});
+      {.name = u"Sequence", .type = ValueType::kDword, .data = DwordData(sequence)});
   if (!added.ok()) return added;
   const auto system = settings.tree_.AddKey(RegistryTree::kRoot, kSystem);
   if (!system.ok()) return system.status();
@@ -116,12 +119,11 @@ absl::StatusOr<ImcSettings> ImcSettings::Create(const ImcOptions& options) {
 
 absl::Status ImcSettings::SetSequence(uint32_t sequence) {
   if (absl::Status status = CheckSequence(sequence, options_.force); !status.ok()) return status;
-  if (sequence_is_given_ && sequence != options_.sequence) {
+  if (sequence_.has_value() && sequence != *sequence_) {
     return absl::InvalidArgumentError(
-        absl::StrCat("sequence ", sequence, ", and ", options_.sequence, " was given before"));
+        absl::StrCat("sequence ", sequence, ", and ", *sequence_, " was given before"));
   }
-  sequence_is_given_ = true;
-  options_.sequence = sequence;
+  sequence_ = sequence;
   tree_.SetData(RegistryTree::kRoot, kSequenceValue, DwordData(sequence));
   return absl::OkStatus();
 }

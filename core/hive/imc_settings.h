@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,13 +21,16 @@ inline constexpr uint32_t kSequenceDefault = 2;
 
 struct ImcOptions {
   // Windows takes a hive whose number is new to it; a new machine behaves as if
-  // it had seen 1. An input may give another in place of the default.
-  uint32_t sequence = kSequenceDefault;
+  // it had seen 1. Without one an input may give it, or it is kSequenceDefault.
+  std::optional<uint32_t> sequence = std::nullopt;
   // Takes ControlSet001 and its like for CurrentControlSet.
   bool rewrite_control_sets = false;
   // Allows a sequence of 0 or 1.
   bool force = false;
 };
+
+// CurrentControlSet, or ControlSet001 and its like.
+bool IsControlSet(std::u16string_view name);
 
 // Keys and values below HKEY_LOCAL_MACHINE\SYSTEM.
 //
@@ -70,9 +74,9 @@ class ImcSettings {
 
   absl::Status Admit(size_t bytes);
 
-  ImcOptions options_;
+  const ImcOptions options_;
   RegistryTree tree_;
-  bool sequence_is_given_;
+  std::optional<uint32_t> sequence_;  // that was given
   size_t data_bytes_ = 0;
   std::vector<std::string> warnings_;
 };

@@ -98,11 +98,11 @@ absl::Status ReadData(const JsonDocument& document, const JsonNode& node, Regist
                       {"sz", "expand", "multi", "dword", "qword", "binary", "none", "type"});
 }
 
-// A path begins as ImcSettings::AddKey has it, or with CurrentControlSet.
+// A path begins as ImcSettings::AddKey has it, or with a control set.
 std::u16string WholePath(const std::string& name) {
   std::u16string path = UnitsOf(name);
   std::u16string_view rest = path;
-  if (CompareNames(TakeName(rest), u"CurrentControlSet") == 0) path.insert(0, u"SYSTEM\\");
+  if (IsControlSet(TakeName(rest))) path.insert(0, u"SYSTEM\\");
   return path;
 }
 

@@ -98,7 +98,23 @@ TEST(CompactFormTest, ASequenceTakesThePlaceOfTheDefaultAndOfNothingElse) {
             "other.json:1:14: sequence 6, and 5 was given before");
   ImcSettings other = ImcSettings::Create({.sequence = 7}).value();
   EXPECT_THAT(std::string(AddJsonFile("in.json", five, other).message()), HasSubstr("7 was given"));
+  // The default's number, but given.
+  ImcSettings two = ImcSettings::Create({.sequence = 2}).value();
+  EXPECT_THAT(std::string(AddJsonFile("in.json", five, two).message()), HasSubstr("2 was given"));
   EXPECT_THAT(ErrorOf("{\"sequence\": 1}"), HasSubstr("--force"));
+}
+
+TEST(CompactFormTest, AControlSetWithANumberIsRefusedWithAWayOut) {
+  for (const std::string path : {"ControlSet001\\\\x", "SYSTEM\\\\controlset001\\\\x"}) {
+    EXPECT_THAT(ErrorOf("{\"keys\": {\"" + path + "\": {}}}"), HasSubstr("--rewrite-control-sets"));
+  }
+}
+
+TEST(RegistryChangesTest, NullListsAreEmptyOnes) {
+  ImcSettings settings = NewSettings();
+  EXPECT_TRUE(
+      AddJsonFile("in.json", Bytes("{\"DeleteKeys\": null, \"AddValues\": null}"), settings).ok());
+  EXPECT_NE(ErrorOf("{\"RegistryChanges\": null}"), "");
 }
 
 TEST(RegistryChangesTest, EveryTypeOfTheSchemaIsUnderstood) {

@@ -40,6 +40,11 @@ absl::StatusOr<TypeName> TypeIn(const JsonDocument& document, const JsonNode& va
                         "DWord, QWord, CustomType");
 }
 
+// Go writes a list that was never filled as null.
+bool IsEmptyList(const JsonNode& node) {
+  return node.kind == Kind::kNull || (node.kind == Kind::kArray && node.elements.empty());
+}
+
 // Strings with a NUL between them; NULs at the end change nothing.
 absl::StatusOr<std::vector<std::byte>> StringsIn(const JsonDocument& document,
                                                  const JsonNode& node) {
@@ -151,12 +156,12 @@ absl::Status AddRegistryChanges(const JsonDocument& document, const JsonNode& ch
   absl::Status status = CheckMembers(document, changes, {"AddValues", "DeleteKeys"});
   if (!status.ok()) return status;
   if (const JsonNode* const deleted = changes.Member("DeleteKeys");
-      deleted != nullptr && (deleted->kind != Kind::kArray || !deleted->elements.empty())) {
+      deleted != nullptr && !IsEmptyList(*deleted)) {
     return document.Error(*deleted,
                           "deleting keys is not possible: an IMC hive only adds and changes");
   }
   const JsonNode* const values = changes.Member("AddValues");
-  if (values == nullptr) return absl::OkStatus();
+  if (values == nullptr || values->kind == Kind::kNull) return absl::OkStatus();
   status = CheckKind(document, *values, Kind::kArray, "an array of values");
   if (!status.ok()) return status;
   for (const JsonNode& node : values->elements) {

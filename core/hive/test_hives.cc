@@ -47,9 +47,11 @@ RegistryTree EveryType() {
 // Around each size where data changes its form.
 RegistryTree EverySize() {
   HiveBuilder hive;
-  for (const size_t bytes : {0, 1, 2, 3, 4, 5, 8, 16343, 16344, 16345, 32688, 32689, 1 << 20}) {
+  for (const size_t bytes :
+       {0, 1, 2, 3, 4, 5, 8, 16343, 16344, 16345, 32688, 32689, 102400, 1 << 20}) {
     hive.Value(kRoot, Numbered("v", bytes), ValueType::kBinary, Pattern(bytes));
   }
+  hive.Value(kRoot, u"", ValueType::kNone, {});
   return hive.tree();
 }
 
@@ -91,6 +93,12 @@ RegistryTree LongNames() {
   return hive.tree();
 }
 
+RegistryTree OneValue(size_t bytes) {
+  HiveBuilder hive;
+  hive.Value(kRoot, u"big", ValueType::kBinary, Pattern(bytes));
+  return hive.tree();
+}
+
 }  // namespace
 
 std::vector<TestHive> TestHives() {
@@ -100,11 +108,17 @@ std::vector<TestHive> TestHives() {
   hives.push_back({"every_type", EveryType()});
   hives.push_back({"every_size", EverySize()});
   hives.push_back({"every_script", EveryScript()});
-  for (const size_t keys : {507, 508, 1015, 20'000}) {
-    hives.push_back({absl::StrCat("keys_", keys), ManyKeysAndValues(keys, keys / 2)});
+  for (const size_t keys : {507, 508, 1014, 1015, 50'000}) {
+    hives.push_back({absl::StrCat("keys_", keys), ManyKeysAndValues(keys, keys / 5)});
   }
   hives.push_back({"deep", Deep()});
   hives.push_back({"long_names", LongNames()});
+  const HiveWriteOptions roomy{.value_bytes_max = size_t{1} << 30,
+                               .hive_bytes_max = size_t{1} << 30};
+  for (const size_t mebibytes : {3, 64}) {
+    hives.push_back(
+        {absl::StrCat("value_", mebibytes, "_mebibytes"), OneValue(mebibytes << 20), roomy});
+  }
   return hives;
 }
 

@@ -25,13 +25,14 @@ constexpr std::string_view kSourceField = "attachment.file";
 
 class AttachmentService final : public v1::AttachmentService::CallbackService {
  public:
-  AttachmentService(Host& host, Executor& executor) : host_(host), executor_(executor) {}
+  AttachmentService(Host& host, Executor& executor, Executor& hive_executor)
+      : host_(host), executor_(executor), hive_executor_(hive_executor) {}
 
  private:
   ServerUnaryReactor* CreateAttachment(CallbackServerContext* context,
                                        const v1::CreateAttachmentRequest* request,
                                        v1::Attachment* response) override {
-    return RunUnary(executor_, context, request->parent(),
+    return RunUnary(ExecutorFor(request->attachment_id()), context, request->parent(),
                     [=, this] { return Create(*request, *response); });
   }
 
@@ -52,7 +53,8 @@ class AttachmentService final : public v1::AttachmentService::CallbackService {
   ServerUnaryReactor* UpdateAttachment(CallbackServerContext* context,
                                        const v1::UpdateAttachmentRequest* request,
                                        v1::Attachment* response) override {
-    return RunUnary(executor_, context, request->attachment().name(),
+    const std::string& name = request->attachment().name();
+    return RunUnary(ExecutorFor(std::string_view(name).substr(name.rfind('/') + 1)), context, name,
                     [=, this] { return Update(*request, *response); });
   }
 
@@ -73,8 +75,14 @@ class AttachmentService final : public v1::AttachmentService::CallbackService {
   // be told without doing it. Fills in the content's size.
   absl::Status CheckContent(DeviceKind device, FileContent& content);
 
+  // What is given to imc is read as a hive.
+  Executor& ExecutorFor(std::string_view device) {
+    return device == DeviceName(DeviceKind::kImc) ? hive_executor_ : executor_;
+  }
+
   Host& host_;
   Executor& executor_;
+  Executor& hive_executor_;
 };
 
 // Answers with the attachment and what there is to say about its content, or
@@ -115,6 +123,8 @@ absl::Status AttachmentService::Create(const v1::CreateAttachmentRequest& reques
   if (!device.ok()) return device.status();
   absl::StatusOr<FileContent> content = ParseSource(request.attachment());
   if (!content.ok()) return content.status();
+  // Nothing is read for a VM that is not there.
+  if (absl::Status found = host_.GetVm(*vm).status(); !found.ok()) return found;
   const auto warnings = WarningsAbout(host_, *device, content->sha256, request.strict());
   if (!warnings.ok()) return warnings.status();
   if (!request.validate_only()) {
@@ -127,9 +137,7 @@ absl::Status AttachmentService::Create(const v1::CreateAttachmentRequest& reques
                      absl::StrCat(AttachmentName(*vm, *device),
                                   " exists already: update it to swap its content"));
   }
-  // Not found is right for the attachment and wrong for the VM.
   if (!absl::IsNotFound(existing.status())) return existing.status();
-  if (absl::Status found = host_.GetVm(*vm).status(); !found.ok()) return found;
   if (absl::Status fits = CheckContent(*device, *content); !fits.ok()) return fits;
   AttachmentView view;
   view.vm = *vm;
@@ -199,8 +207,9 @@ absl::Status AttachmentService::Delete(const v1::DeleteAttachmentRequest& reques
 
 }  // namespace
 
-std::unique_ptr<::grpc::Service> MakeAttachmentService(Host& host, Executor& executor) {
-  return std::make_unique<AttachmentService>(host, executor);
+std::unique_ptr<::grpc::Service> MakeAttachmentService(Host& host, Executor& executor,
+                                                       Executor& hive_executor) {
+  return std::make_unique<AttachmentService>(host, executor, hive_executor);
 }
 
 }  // namespace vmbfs::rpc

@@ -13,7 +13,9 @@ class Service;
 
 namespace vmbfs::rpc {
 
-// REQUIRES: `host` and `executor` outlive the service.
-std::unique_ptr<::grpc::Service> MakeAttachmentService(Host& host, Executor& executor);
+// What is given to imc is read as a hive, on `hive_executor`.
+// REQUIRES: all three outlive the service.
+std::unique_ptr<::grpc::Service> MakeAttachmentService(Host& host, Executor& executor,
+                                                       Executor& hive_executor);
 
 }  // namespace vmbfs::rpc

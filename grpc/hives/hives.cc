@@ -81,16 +81,16 @@ absl::StatusOr<hive::ImcValidation> Validate(std::span<const std::byte> hive,
   return validation;
 }
 
-int64_t AddLines(const std::vector<std::string>& lines, Texts& out) {
-  size_t bytes = 0;
-  size_t count = 0;
-  for (; count < lines.size() && count < kLinesMax; ++count) {
-    std::string cut = Cut(lines[count], kLineBytesMax);
-    bytes += cut.size();
-    if (bytes > kLinesBytesMax) break;
-    *out.Add() = std::move(cut);
+void LineCollector::operator()(const std::string& line) {
+  if (left_out_ == 0 && static_cast<size_t>(out_.size()) < kLinesMax) {
+    std::string cut = Cut(line, kLineBytesMax);
+    bytes_ += cut.size();
+    if (bytes_ <= kLinesBytesMax) {
+      *out_.Add() = std::move(cut);
+      return;
+    }
   }
-  return static_cast<int64_t>(lines.size() - count);
+  ++left_out_;
 }
 
 void AddWarnings(const std::vector<std::string>& warnings, Texts& out) {

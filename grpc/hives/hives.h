@@ -45,9 +45,19 @@ absl::Status HiveError(const absl::Status& status, std::string_view reason, std:
 absl::StatusOr<hive::ImcValidation> Validate(std::span<const std::byte> hive,
                                              std::string_view field);
 
-// The first lines, up to kLinesMax and kLinesBytesMax; returns how many are left
-// out.
-int64_t AddLines(const std::vector<std::string>& lines, Texts& out);
+// Keeps the first lines it gets, up to kLinesMax and kLinesBytesMax, and counts
+// those it leaves out.
+class LineCollector {
+ public:
+  explicit LineCollector(Texts& out) : out_(out) {}
+  void operator()(const std::string& line);
+  int64_t left_out() const { return left_out_; }
+
+ private:
+  Texts& out_;
+  size_t bytes_ = 0;
+  int64_t left_out_ = 0;
+};
 
 // The first kWarningsMax, and a word on the others.
 void AddWarnings(const std::vector<std::string>& warnings, Texts& out);

@@ -1,5 +1,6 @@
 #include "grpc/imc/imc_service.h"
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -67,8 +68,7 @@ class ImcService final : public v1::ImcService::CallbackService {
 
   ServerUnaryReactor* DiffImc(CallbackServerContext* context, const v1::DiffImcRequest* request,
                               v1::DiffImcResponse* response) override {
-    return RunUnary(executor_, context, request->second().blob(),
-                    [=, this] { return Diff(*request, *response); });
+    return RunUnary(executor_, context, "imc", [=, this] { return Diff(*request, *response); });
   }
 
   absl::Status Build(const v1::BuildImcRequest& request, v1::BuildImcResponse& response);
@@ -186,8 +186,9 @@ absl::Status ImcService::Explain(const v1::ExplainImcRequest& request,
                                  v1::ExplainImcResponse& response) {
   const absl::StatusOr<hive::HiveReading> reading = Read(request.hive(), "hive");
   if (!reading.ok()) return reading.status();
-  response.set_lines_left_out(
-      AddLines(hive::ExplainHive(reading->tree), *response.mutable_lines()));
+  LineCollector lines(*response.mutable_lines());
+  hive::ExplainHive(reading->tree, std::ref(lines));
+  response.set_lines_left_out(lines.left_out());
   const hive::ImcFindings findings = hive::CheckImc(reading->tree);
   std::vector<std::string> warnings = findings.errors;
   for (const auto* more : {&findings.warnings, &reading->warnings}) {
@@ -202,10 +203,12 @@ absl::Status ImcService::Diff(const v1::DiffImcRequest& request, v1::DiffImcResp
   if (!first.ok()) return first.status();
   const absl::StatusOr<hive::HiveReading> second = Read(request.second(), "second");
   if (!second.ok()) return second.status();
-  const hive::HiveDifferences differences = hive::DiffTrees(
-      first->tree, second->tree, request.include_reg_file() ? kRegFileBytesMax : 0);
-  response.set_same(differences.lines.empty());
-  response.set_lines_left_out(AddLines(differences.lines, *response.mutable_lines()));
+  LineCollector lines(*response.mutable_lines());
+  const hive::HiveDifferences differences =
+      hive::DiffTrees(first->tree, second->tree, std::ref(lines),
+                      request.include_reg_file() ? kRegFileBytesMax : 0);
+  response.set_same(differences.same);
+  response.set_lines_left_out(lines.left_out());
   if (request.include_reg_file() && differences.reg_file_is_whole) {
     response.set_reg_file(ValidUtf8(differences.reg_file, kRegFileBytesMax));
   }

@@ -20,6 +20,7 @@
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
 #include "grpc/server/test_server.h"
+#include "vmbfs/v1/attachment.grpc.pb.h"
 #include "vmbfs/v1/vm.grpc.pb.h"
 
 namespace vmbfs::rpc {
@@ -210,6 +211,33 @@ TEST(Limits, BusyServerRefusesAndRecovers) {
   for (std::thread& caller : callers) caller.join();
   EXPECT_EQ(answered, 2);
   EXPECT_EQ(GetVm(*stub, "vms/web").error_code(), StatusCode::NOT_FOUND);
+}
+
+// The first thing that an attach asks for is its VM.
+TEST(Limits, HiveThatTakesLongToCheckHoldsUpNoOtherCall) {
+  ServerOptions options;
+  options.threads = 1;
+  TestServer server(options);
+  server.host().HoldGetVm(true);
+  const auto stub = v1::AttachmentService::NewStub(ChannelTo(server));
+  std::thread attaching([&] {
+    ClientContext context;
+    v1::CreateAttachmentRequest request;
+    request.set_parent("vms/web");
+    request.set_attachment_id("imc");
+    request.mutable_attachment()->mutable_file()->set_blob("blobs/" + std::string(64, '0'));
+    v1::Attachment response;
+    EXPECT_EQ(stub->CreateAttachment(&context, request, &response).error_code(),
+              StatusCode::NOT_FOUND);
+  });
+  EXPECT_TRUE(Eventually([&] { return server.host().get_vm_waiting() == 1; }));
+  ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  v1::ListVmsResponse vms;
+  const auto vm_stub = v1::VmService::NewStub(ChannelTo(server));
+  EXPECT_TRUE(vm_stub->ListVms(&context, v1::ListVmsRequest(), &vms).ok());
+  server.host().HoldGetVm(false);
+  attaching.join();
 }
 
 TEST(Limits, CallWhoseDeadlinePassedWhileItWaitedHasNoEffect) {

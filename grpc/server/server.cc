@@ -48,7 +48,7 @@ class GrpcServer final : public Server {
         health_({"vmbfs.v1.VmService", "vmbfs.v1.AttachmentService", "vmbfs.v1.BlobService",
                  "vmbfs.v1.ImcService", "vmbfs.v1.InspectService"}) {
     services_.push_back(MakeVmService(host, executor_));
-    services_.push_back(MakeAttachmentService(host, executor_));
+    services_.push_back(MakeAttachmentService(host, executor_, hive_executor_));
     services_.push_back(MakeBlobService(host, executor_));
     services_.push_back(MakeImcService(host, hive_executor_));
     services_.push_back(MakeInspectService(host, executor_));

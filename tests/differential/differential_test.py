@@ -63,6 +63,8 @@ class DifferentialTest(unittest.TestCase):
         self.assertGreater(len(self._hives), 8)
         for path in self._hives:
             name = os.path.basename(path)[:-len(".hiv")]
+            if (reader, name) in readers.BEYOND:
+                continue
             with self.subTest(hive=name):
                 expected = _expected(path[:-len(".hiv")] + ".txt")
                 seen = READERS[reader](path, expected)

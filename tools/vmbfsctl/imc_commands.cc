@@ -164,7 +164,7 @@ int Explain(const ImcArguments& arguments, std::ostream& out, std::ostream& err)
   const auto reading = ReadHiveFile(arguments.file);
   if (!reading.ok()) return Fail(err, reading.status());
   Warn(err, reading->warnings);
-  for (const std::string& line : hive::ExplainHive(reading->tree)) out << line << "\n";
+  hive::ExplainHive(reading->tree, [&out](const std::string& line) { out << line << "\n"; });
   return kExitDone;
 }
 
@@ -177,17 +177,17 @@ int Diff(const ImcArguments& arguments, std::ostream& out, std::ostream& err) {
     Fail(err, reading->status());
     return kExitUsage;
   }
-  const hive::HiveDifferences differences = hive::DiffTrees(first->tree, second->tree);
+  const auto print = [&](const std::string& line) {
+    if (!arguments.reg) out << line << "\n";
+  };
+  const hive::HiveDifferences differences =
+      hive::DiffTrees(first->tree, second->tree, print, arguments.reg ? hive::kRegTextBytesMax : 0);
   if (arguments.reg && !differences.reg_file_is_whole) {
     Fail(err, absl::ResourceExhaustedError("the difference is too large for .reg text"));
     return kExitUsage;
   }
-  if (arguments.reg) {
-    out << hive::ForRegedit(differences.reg_file);
-  } else {
-    for (const std::string& line : differences.lines) out << line << "\n";
-  }
-  return differences.lines.empty() ? kExitDone : kExitFailed;
+  if (arguments.reg) out << hive::ForRegedit(differences.reg_file);
+  return differences.same ? kExitDone : kExitFailed;
 }
 
 using Command = int (*)(const ImcArguments&, std::ostream&, std::ostream&);
@@ -201,13 +201,14 @@ void AddImcCommands(CLI::App& app, LocalCommand& chosen) {
   imc->require_subcommand(1);
   const auto arguments = std::make_shared<ImcArguments>();
   const auto add = [imc, arguments, &chosen](const char* name, const char* description,
-                                             Command command) {
+                                             Command command, int exit_failed = kExitFailed) {
     CLI::App* const added = imc->add_subcommand(name, description);
-    added->callback([arguments, command, &chosen] {
-      chosen = [arguments, command](std::ostream& out, std::ostream& err) {
+    added->callback([=, &chosen] {
+      chosen = [=](std::ostream& out, std::ostream& err) {
         const int exit_code = command(*arguments, out, err);
         if (out.flush()) return exit_code;
-        return Fail(err, absl::InternalError("cannot write the output"));
+        Fail(err, absl::InternalError("cannot write the output"));
+        return exit_failed;
       };
     });
     return added;
@@ -220,10 +221,9 @@ void AddImcCommands(CLI::App& app, LocalCommand& chosen) {
                    "as `imc show --format json` prints), registry.pol; told apart by content")
       ->required();
   build->add_option("--output", arguments->output, "The hive to write")->required();
-  build
-      ->add_option("--sequence", arguments->options.sequence,
-                   "A machine takes a hive whose number it has not seen; JSON may give another")
-      ->capture_default_str();
+  build->add_option(
+      "--sequence", arguments->options.sequence,
+      "A machine takes a hive whose number it has not seen; 2 unless JSON gives another");
   build->add_flag("--rewrite-control-sets", arguments->options.rewrite_control_sets,
                   "Take ControlSet001 and its like for CurrentControlSet");
   build->add_flag("--force", arguments->options.force,
@@ -245,7 +245,8 @@ void AddImcCommands(CLI::App& app, LocalCommand& chosen) {
       ->add_option("FILE", arguments->file)
       ->required();
   CLI::App* const diff =
-      add("diff", "Compare two hives; exit code 0 same, 1 different, 2 not comparable", Diff);
+      add("diff", "Compare two hives; exit code 0 same, 1 different, 2 not comparable", Diff,
+          kExitUsage);
   diff->add_option("A", arguments->file)->required();
   diff->add_option("B", arguments->other_file)->required();
   diff->add_flag("--reg", arguments->reg, "Print the .reg file that leads from A to B");

@@ -199,5 +199,16 @@ TEST_F(ImcCommandsTest, DiffSaysByItsExitCodeWhetherHivesAreTheSame) {
   EXPECT_EQ(Imc({"diff", a, Path("missing")}).exit_code, 2);
 }
 
+TEST_F(ImcCommandsTest, OutputThatCannotBeWrittenIsNoDifference) {
+  const std::string a = Hive("a", kService);
+  const std::string b = Hive("b", std::string(kService) + "\"ErrorControl\"=dword:1\n");
+  std::ofstream full("/dev/full");
+  std::ostringstream err;
+  EXPECT_EQ(RunCtl({"imc", "diff", a, b}, full, err), 2);
+  EXPECT_THAT(err.str(), HasSubstr("cannot write the output"));
+  full.clear();
+  EXPECT_EQ(RunCtl({"imc", "explain", a}, full, err), kExitFailed);
+}
+
 }  // namespace
 }  // namespace vmbfs::ctl
