@@ -92,15 +92,14 @@ TEST(HiveScaleTest, FiftyThousandSubkeysTake100msAnd64MiBAndCostGrowsWithTheirNu
   const Cost small = CostOf(12'500);
   const Cost large = CostOf(50'000);
   EXPECT_LT(large.peak_bytes, size_t{64} << 20);
-  // Instrumented code is slower by what its instruments cost.
-  if (!kInstrumented) {
-    EXPECT_LT(large.seconds, 0.1);
-  }
   // Four times as many: growth by the square would be 16.
   EXPECT_LT(large.seconds, 8 * small.seconds);
   EXPECT_LT(large.peak_bytes, 6 * small.peak_bytes);
   RecordProperty("milliseconds", static_cast<int>(large.seconds * 1000));
   RecordProperty("peak_bytes", static_cast<int>(large.peak_bytes));
+  if (kInstrumented)
+    GTEST_SKIP() << "the time is not held to 100 ms: instruments of a sanitizer cost more";
+  EXPECT_LT(large.seconds, 0.1);
 }
 
 }  // namespace
