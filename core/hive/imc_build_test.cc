@@ -78,6 +78,12 @@ TEST(BuildImcTest, WhatIsNoneOfTheFormatsIsSaidWithTheirNames) {
   }
 }
 
+TEST(BuildImcTest, AHiveAmongTheInputsIsNamedAsWhatItIs) {
+  const ImcInput hive{.name = "imc.hiv", .bytes = WriteHive(MicrosoftsTree())->bytes};
+  EXPECT_THAT(std::string(BuildImc(std::vector{hive}, {}).status().message()),
+              HasSubstr("imc.hiv: this is a hive already"));
+}
+
 TEST(BuildImcTest, SeveralErrorsAreALineEach) {
   const auto build =
       BuildImc(std::vector{Input("a",
