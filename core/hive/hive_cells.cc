@@ -1,5 +1,6 @@
 #include "core/hive/hive_cells.h"
 
+#include <cstddef>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -18,41 +19,54 @@ bool Is(const U8 (&bytes)[size], const char* text) {
   return true;
 }
 
-absl::Status RefuseBase(absl::string_view why) {
-  return absl::InvalidArgumentError(absl::StrCat("base block: ", why));
+// `position` is the field's.
+absl::Status RefuseBase(size_t position, absl::string_view why) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("base block at 0x", absl::Hex(position), ": ", why));
 }
 
 absl::Status CheckBase(const BaseBlock& base, size_t file_bytes) {
   if (!Is(base.signature, "regf")) {
     if (base.primary_sequence.value() == kSignatureAsNumber) {
       return RefuseBase(
+          offsetof(BaseBlock, signature),
           "it begins after 4 bytes: this is a hive behind a length, as Hyper-V's "
           "SetInitialMachineConfigurationData takes it; a guest takes the hive alone");
     }
-    return RefuseBase("its signature is not `regf`");
+    return RefuseBase(offsetof(BaseBlock, signature), "its signature is not `regf`");
   }
   const uint32_t checksum = ChecksumOf(base);
   if (base.checksum.value() != checksum) {
-    return RefuseBase(absl::StrCat("its checksum is 0x", absl::Hex(base.checksum.value()),
+    return RefuseBase(offsetof(BaseBlock, checksum),
+                      absl::StrCat("its checksum is 0x", absl::Hex(base.checksum.value()),
                                    ", not 0x", absl::Hex(checksum)));
   }
   if (base.primary_sequence.value() != base.secondary_sequence.value()) {
-    return RefuseBase("its sequence numbers differ: a log has to be replayed first");
+    return RefuseBase(offsetof(BaseBlock, secondary_sequence),
+                      "its sequence numbers differ: a log has to be replayed first");
   }
   const uint32_t minor = base.minor.value();
   if (base.major.value() != kVersionMajor || minor < kVersionMinorMin || minor > kVersionMinorMax) {
-    return RefuseBase(
-        absl::StrCat("version ", base.major.value(), ".", minor, " is none of 1.3 to 1.6"));
+    return RefuseBase(offsetof(BaseBlock, major), absl::StrCat("version ", base.major.value(), ".",
+                                                               minor, " is none of 1.3 to 1.6"));
   }
-  if (base.file_type.value() != 0) return RefuseBase("it is no primary file");
-  if (base.format.value() != 1) return RefuseBase("its format is not 1");
-  if (base.clustering_factor.value() != 1) return RefuseBase("its clustering factor is not 1");
+  if (base.file_type.value() != 0) {
+    return RefuseBase(offsetof(BaseBlock, file_type), "it is no primary file");
+  }
+  if (base.format.value() != 1) {
+    return RefuseBase(offsetof(BaseBlock, format), "its format is not 1");
+  }
+  if (base.clustering_factor.value() != 1) {
+    return RefuseBase(offsetof(BaseBlock, clustering_factor), "its clustering factor is not 1");
+  }
   const size_t bins_bytes = base.bins_bytes.value();
   if (bins_bytes == 0 || bins_bytes % kBinUnitBytes != 0 || bins_bytes > kBinsBytesMax) {
-    return RefuseBase(absl::StrCat("bins of ", bins_bytes, " bytes"));
+    return RefuseBase(offsetof(BaseBlock, bins_bytes),
+                      absl::StrCat("bins of ", bins_bytes, " bytes"));
   }
   if (bins_bytes > file_bytes - kBaseBlockBytes) {
-    return RefuseBase(absl::StrCat("bins of ", bins_bytes, " bytes in a file that has ",
+    return RefuseBase(offsetof(BaseBlock, bins_bytes),
+                      absl::StrCat("bins of ", bins_bytes, " bytes in a file that has ",
                                    file_bytes - kBaseBlockBytes, " for them"));
   }
   return absl::OkStatus();

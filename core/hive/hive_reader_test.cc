@@ -21,6 +21,7 @@
 namespace vmbfs::hive {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -122,7 +123,7 @@ TEST_P(DamagedHiveTest, IsRefusedWithItsReason) {
   Bytes hive = MicrosoftsHive();
   ASSERT_EQ(RefusalOf(hive.bytes()), "accepted");
   GetParam().damage(hive);
-  EXPECT_THAT(RefusalOf(hive.bytes()), HasSubstr(GetParam().refusal));
+  EXPECT_THAT(RefusalOf(hive.bytes()), AllOf(HasSubstr(" at 0x"), HasSubstr(GetParam().refusal)));
 }
 
 std::string DamageName(const ::testing::TestParamInfo<Damage>& info) { return info.param.name; }

@@ -101,6 +101,9 @@ TEST(HiveScaleTest, FiftyThousandSubkeysTake100msAnd64MiBAndCostGrowsWithTheirNu
   EXPECT_LT(large.peak_bytes, 6 * small.peak_bytes);
   RecordProperty("milliseconds", static_cast<int>(large.seconds * 1000));
   RecordProperty("peak_bytes", static_cast<int>(large.peak_bytes));
+  if (kInstrumented)
+    GTEST_SKIP() << "the time is not held to 100 ms: instruments of a sanitizer cost more";
+  EXPECT_LT(large.seconds, 0.1);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "core/hive/imc_build.h"
 
 #include <cstdint>
+#include <cstring>
 #include <iterator>
 #include <utility>
 
@@ -52,11 +53,23 @@ bool IsJson(std::span<const std::byte> bytes) {
   return false;
 }
 
+bool IsHive(std::span<const std::byte> bytes) {
+  constexpr char kSignature[] = {'r', 'e', 'g', 'f'};
+  return bytes.size() >= sizeof(kSignature) &&
+         std::memcmp(bytes.data(), kSignature, sizeof(kSignature)) == 0;
+}
+
 // By its format, which its first bytes tell.
 absl::Status AddInput(const ImcInput& input, ImcSettings& settings) {
   if (input.bytes.size() > kImcInputBytesMax) {
     return absl::InvalidArgumentError(absl::StrCat(
         input.name, ": ", input.bytes.size(), " bytes; at most ", kImcInputBytesMax, " are taken"));
+  }
+  if (IsHive(input.bytes)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(input.name,
+                     ": this is a hive already: attach it as it is, or build of what `imc show "
+                     "--format json` makes of it"));
   }
   if (IsPolicyFile(input.bytes)) return AddPolicyFile(input.name, input.bytes, settings);
   if (IsJson(input.bytes)) return AddJsonFile(input.name, input.bytes, settings);

@@ -46,6 +46,25 @@ TEST(BuildImcTest, EachInputIsTakenForWhatItsBytesSay) {
   EXPECT_EQ(BuildImc(inputs, {})->hive, build->hive);
 }
 
+// Several files may share keys, as exports of regedit do.
+TEST(BuildImcTest, AValueOfTwoInputsIsRefusedWithBothPlacesAndTheirKeyIsNot) {
+  const std::string_view same = "{\"keys\": {\"hklm\\\\System\\\\A\": {\"X\": {\"dword\": 1}}}}";
+  const std::string_view other = "{\"keys\": {\"hklm\\\\System\\\\A\": {\"Y\": {\"dword\": 1}}}}";
+  EXPECT_TRUE(BuildImc(std::vector{Input("a.reg", kReg), Input("b.json", other)}, {}).ok());
+  EXPECT_EQ(
+      BuildImc(std::vector{Input("a.reg", kReg), Input("b.json", same)}, {}).status().message(),
+      "b.json:1:36: value X is there already (case does not matter); it was given at a.reg:3:1");
+  EXPECT_EQ(
+      BuildImc(std::vector{Input("c.pol", kPolicy), Input("d.reg",
+                                                          "Windows Registry Editor Version 5.00\n"
+                                                          "[HKLM\\SYSTEM\\c]\n  \"x\"=dword:1\n")},
+               {})
+          .status()
+          .message(),
+      "d.reg:3:3: value x is there already (case does not matter); it was given at c.pol: "
+      "0x8");
+}
+
 TEST(BuildImcTest, JsonInUtf16IsTakenForJson) {
   const ImcInput input{.name = "a", .bytes = Utf16(u"\uFEFF {\"keys\": {}}")};
   EXPECT_TRUE(BuildImc(std::vector{input}, {}).ok());
@@ -57,6 +76,12 @@ TEST(BuildImcTest, WhatIsNoneOfTheFormatsIsSaidWithTheirNames) {
   for (const char* word : {"x.yaml:1:1", "Registry Editor", "JSON", "registry.pol"}) {
     EXPECT_THAT(std::string(build.status().message()), HasSubstr(word));
   }
+}
+
+TEST(BuildImcTest, AHiveAmongTheInputsIsNamedAsWhatItIs) {
+  const ImcInput hive{.name = "imc.hiv", .bytes = WriteHive(MicrosoftsTree())->bytes};
+  EXPECT_THAT(std::string(BuildImc(std::vector{hive}, {}).status().message()),
+              HasSubstr("imc.hiv: this is a hive already"));
 }
 
 TEST(BuildImcTest, SeveralErrorsAreALineEach) {

@@ -1,5 +1,6 @@
 #include "core/hive/imc_settings.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -178,10 +179,34 @@ absl::StatusOr<ImcSettings::KeyId> ImcSettings::AddKey(std::u16string_view path)
   return key;
 }
 
-absl::Status ImcSettings::AddValue(KeyId key, RegistryValue value) {
+absl::Status ImcSettings::AddValue(KeyId key, RegistryValue value, const InputPlace& place) {
   const size_t bytes = value.name.size() * sizeof(char16_t) + value.data.size();
   if (absl::Status status = Admit(bytes); !status.ok()) return status;
-  return tree_.AddValue(key, std::move(value));
+  const std::u16string name = value.name;
+  const absl::Status added = tree_.AddValue(key, std::move(value));
+  if (added.ok()) Remember(key, place);
+  if (!absl::IsAlreadyExists(added)) return added;
+  return absl::AlreadyExistsError(
+      absl::StrCat(added.message(), "; it was given at ", PlaceOf(key, name)));
+}
+
+void ImcSettings::Remember(KeyId key, const InputPlace& place) {
+  if (inputs_.empty() || inputs_.back() != place.input) inputs_.emplace_back(place.input);
+  const auto index = static_cast<size_t>(key);
+  if (places_.size() <= index) places_.resize(tree_.key_count());
+  places_[index].push_back({.input = static_cast<uint32_t>(inputs_.size() - 1),
+                            .line = place.line,
+                            .column = place.column});
+}
+
+std::string ImcSettings::PlaceOf(KeyId key, std::u16string_view value) const {
+  const std::vector<RegistryValue>& values = tree_.key(key).values;
+  const auto found = std::find_if(
+      values.begin(), values.end(),
+      [value](const RegistryValue& other) { return CompareNames(other.name, value) == 0; });
+  const Place& place = places_[static_cast<size_t>(key)][found - values.begin()];
+  if (place.line == 0) return absl::StrCat(inputs_[place.input], ": 0x", absl::Hex(place.column));
+  return absl::StrCat(inputs_[place.input], ":", place.line, ":", place.column);
 }
 
 ImcFindings CheckImc(const RegistryTree& tree) {

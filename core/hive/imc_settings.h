@@ -29,6 +29,13 @@ struct ImcOptions {
   bool force = false;
 };
 
+// Where an input says something.
+struct InputPlace {
+  std::string_view input;  // the file's name in messages
+  uint32_t line = 0;       // from 1; 0: the file has no lines
+  uint32_t column = 0;     // from 1; without lines an offset in bytes
+};
+
 // CurrentControlSet, or ControlSet001 and its like.
 bool IsControlSet(std::u16string_view name);
 
@@ -60,8 +67,8 @@ class ImcSettings {
   absl::Status SetSequence(uint32_t sequence);
 
   // Errors: kInvalidArgument, kResourceExhausted;
-  //         kAlreadyExists: an input gave this value before.
-  absl::Status AddValue(KeyId key, RegistryValue value);
+  //         kAlreadyExists: an input gave this value before; the message says where.
+  absl::Status AddValue(KeyId key, RegistryValue value, const InputPlace& place);
 
   const RegistryTree& tree() const { return tree_; }
   // What was understood otherwise than it was written.
@@ -72,12 +79,24 @@ class ImcSettings {
   // About what an item costs beside its name and data.
   static constexpr size_t kItemBytes = 64;
 
+  // As InputPlace; the input is one of `inputs_`.
+  struct Place {
+    uint32_t input;
+    uint32_t line;
+    uint32_t column;
+  };
+
   absl::Status Admit(size_t bytes);
+  void Remember(KeyId key, const InputPlace& place);
+  // REQUIRES: the key has a value of this name, which came through AddValue.
+  std::string PlaceOf(KeyId key, std::u16string_view value) const;
 
   const ImcOptions options_;
   RegistryTree tree_;
   std::optional<uint32_t> sequence_;  // that was given
   size_t data_bytes_ = 0;
+  std::vector<std::string> inputs_;         // that gave values
+  std::vector<std::vector<Place>> places_;  // by key, of its values
   std::vector<std::string> warnings_;
 };
 

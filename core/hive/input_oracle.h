@@ -4,9 +4,13 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <span>
+#include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "core/hive/hive_reader.h"
 #include "core/hive/hive_writer.h"
 #include "core/hive/imc_settings.h"
@@ -48,6 +52,32 @@ inline void RequireRoundTrip(const RegistryTree& tree) {
   Require(reading->warnings.empty(), "and nothing of it is unusual");
   Require(SameTrees(reading->tree, tree), "as the same keys and values");
   Require(WriteHive(reading->tree)->bytes == written->bytes, "and written as the same bytes");
+}
+
+// One of AddRegFile, AddJsonFile and AddPolicyFile.
+using AddFile = absl::Status (*)(const std::string& name, std::span<const std::byte> bytes,
+                                 ImcSettings& settings);
+
+// A file that is refused says where; one that is taken makes a hive that reads as
+// the same, and then `require_more` of its tree.
+template <typename RequireMore>
+void RequireOfFile(AddFile add, const uint8_t* data, size_t size, RequireMore require_more) {
+  auto settings = ImcSettings::Create({.rewrite_control_sets = true, .force = true});
+  const absl::Status status = add("in", std::as_bytes(std::span(data, size)), *settings);
+  if (!status.ok()) {
+    hyperv::Require(absl::StartsWith(status.message(), "in:"), "a refusal says where");
+    return;
+  }
+  RequireRoundTrip(settings->tree());
+  require_more(settings->tree());
+}
+
+// The tree of text that was exported.
+inline RegistryTree TreeOfExport(AddFile add, std::string_view text) {
+  auto settings = ImcSettings::Create({.force = true});
+  const auto bytes = std::as_bytes(std::span(text.data(), text.size()));
+  hyperv::Require(add("out", bytes, *settings).ok(), "what is exported is taken");
+  return settings->tree();
 }
 
 }  // namespace vmbfs::hive

@@ -16,19 +16,37 @@ namespace {
 
 using Json = nlohmann::json;
 
-// "LINE:COLUMN" from 1; a column is a character.
-std::string Place(std::string_view text, size_t position) {
-  size_t line = 1;
-  size_t column = 1;
-  for (const char byte : text.substr(0, position)) {
-    if (byte == '\n') {
-      ++line;
-      column = 1;
-    } else if ((static_cast<unsigned char>(byte) & 0xC0) != 0x80) {
-      ++column;
+// Lines and columns, from 1, of places further and further on in a text; a
+// column is a character.
+class LineCounter {
+ public:
+  explicit LineCounter(std::string_view text) : text_(text) {}
+
+  // REQUIRES: not before the last place.
+  void Advance(size_t position) {
+    for (const char byte : text_.substr(position_, position - position_)) {
+      if (byte == '\n') {
+        ++line_;
+        column_ = 1;
+      } else if ((static_cast<unsigned char>(byte) & 0xC0) != 0x80) {
+        ++column_;
+      }
     }
+    position_ = position;
   }
-  return absl::StrCat(line, ":", column);
+  uint32_t line() const { return line_; }
+  uint32_t column() const { return column_; }
+
+ private:
+  const std::string_view text_;
+  size_t position_ = 0;
+  uint32_t line_ = 1;
+  uint32_t column_ = 1;
+};
+
+std::string AtPlace(const std::string& name, uint32_t line, uint32_t column,
+                    absl::string_view reason) {
+  return absl::StrCat(name, ":", line, ":", column, ": ", reason);
 }
 
 // Text that counts what the parser has taken from it.
@@ -59,7 +77,7 @@ class CountedText {
 // Builds the nodes as the parser meets them.
 class Builder : public nlohmann::json_sax<Json> {
  public:
-  Builder(std::string_view text, JsonNode& root) : text_(text), root_(root) {}
+  Builder(std::string_view text, JsonNode& root) : text_(text), root_(root), lines_(text) {}
 
   size_t& taken() { return taken_; }
   const std::string& refusal() const { return refusal_; }
@@ -130,6 +148,7 @@ class Builder : public nlohmann::json_sax<Json> {
 
   const std::string_view text_;
   JsonNode& root_;
+  LineCounter lines_;
   size_t taken_ = 0;
   size_t token_end_ = 0;
   size_t nodes_ = 0;
@@ -145,7 +164,9 @@ bool Builder::Add(JsonNode node) {
   if (++nodes_ > kJsonNodesMax) {
     return Refuse(start, absl::StrCat("more than ", kJsonNodesMax, " values"));
   }
-  node.position = static_cast<uint32_t>(start);
+  lines_.Advance(start);
+  node.line = lines_.line();
+  node.column = lines_.column();
   node.name = std::move(name_);
   name_.clear();
   if (open_.empty()) {
@@ -192,15 +213,16 @@ absl::StatusOr<JsonDocument> JsonDocument::Parse(const std::string& name,
                                                  std::span<const std::byte> bytes) {
   JsonDocument document;
   document.name_ = name;
-  const auto refuse = [&document](size_t position, std::string_view why) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(document.name_, ":", Place(document.text_, position), ": ", std::string(why)));
+  std::string text;
+  const auto refuse = [&name, &text](size_t position, const std::string& why) {
+    LineCounter lines(text);
+    lines.Advance(position);
+    return absl::InvalidArgumentError(AtPlace(name, lines.line(), lines.column(), why));
   };
   const absl::StatusOr<std::u16string> units = DecodeText(bytes);
   if (!units.ok()) return refuse(0, std::string(units.status().message()));
   if (!IsUnicode(*units)) return refuse(0, "the file has half of a surrogate pair");
-  document.text_ = Utf8FromUtf16(*units);
-  const std::string& text = document.text_;
+  text = Utf8FromUtf16(*units);
   if (text.size() > UINT32_MAX) return refuse(0, "the file is larger than 4 GiB");
   // The library takes a NUL for the end.
   if (const size_t nul = text.find('\0'); nul != text.npos) return refuse(nul, "a NUL");
@@ -219,8 +241,7 @@ absl::Status JsonDocument::Error(const JsonNode& node, absl::string_view reason)
 
 absl::Status JsonDocument::Located(const JsonNode& node, const absl::Status& status) const {
   if (status.ok()) return status;
-  return absl::Status(
-      status.code(), absl::StrCat(name_, ":", Place(text_, node.position), ": ", status.message()));
+  return absl::Status(status.code(), AtPlace(name_, node.line, node.column, status.message()));
 }
 
 }  // namespace vmbfs::hive

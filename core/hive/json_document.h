@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "core/hive/imc_settings.h"
 
 namespace vmbfs::hive {
 
@@ -25,7 +26,8 @@ struct JsonNode {
   enum class Kind : uint8_t { kNull, kBool, kNumber, kString, kArray, kObject };
 
   Kind kind = Kind::kNull;
-  uint32_t position = 0;                // in the text, in bytes
+  uint32_t line = 0;                    // from 1
+  uint32_t column = 0;                  // from 1, in characters
   uint64_t number = 0;                  // kNumber; kBool: 0 or 1
   std::string text = {};                // kString: UTF-8
   std::string name = {};                // of a member of an object: UTF-8
@@ -47,6 +49,9 @@ class JsonDocument {
 
   const JsonNode& root() const { return root_; }
 
+  InputPlace PlaceOf(const JsonNode& node) const {
+    return {.input = name_, .line = node.line, .column = node.column};
+  }
   // "NAME:LINE:COLUMN: REASON" of a node.
   absl::Status Error(const JsonNode& node, absl::string_view reason) const;
   // Likewise an error of somebody else; OK stays OK.
@@ -54,7 +59,6 @@ class JsonDocument {
 
  private:
   std::string name_;
-  std::string text_;
   JsonNode root_;
 };
 

@@ -126,7 +126,7 @@ absl::Status AddKeys(const JsonDocument& document, const JsonNode& keys, ImcSett
     for (const JsonNode& node : values.elements) {
       RegistryValue value{.name = UnitsOf(node.name), .type = {}, .data = {}};
       if (absl::Status read = ReadData(document, node, value); !read.ok()) return read;
-      const absl::Status added = settings.AddValue(*id, std::move(value));
+      const absl::Status added = settings.AddValue(*id, std::move(value), document.PlaceOf(node));
       if (!added.ok()) return document.Located(node, added);
     }
   }

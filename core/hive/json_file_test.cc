@@ -16,6 +16,7 @@
 namespace vmbfs::hive {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -220,11 +221,13 @@ TEST(JsonFileTest, WhatWasThereBeforeIsRefusedInAnyCase) {
               StartsWith("in.json:2:20: this key was there before"));
   EXPECT_THAT(ErrorOf("{\"keys\": {\"SYSTEM\\\\x\": {\"a\": {\"dword\": 1},\n"
                       "\"A\": {\"dword\": 1}}}}"),
-              StartsWith("in.json:2:6: value A is there already"));
+              AllOf(StartsWith("in.json:2:6: value A is there already"),
+                    HasSubstr("given at in.json:1:30")));
   EXPECT_THAT(ErrorOf(R"({"AddValues":[
 {"Key":{"Hive":"System","Name":"x"},"Name":"a","Type":"None"},
 {"Key":{"Hive":"System","Name":"X"},"Name":"A","Type":"None"}]})"),
-              StartsWith("in.json:3:1: value A is there already"));
+              AllOf(StartsWith("in.json:3:1: value A is there already"),
+                    HasSubstr("given at in.json:2:1")));
 }
 
 TEST(JsonFileTest, DeletionsAreRefused) {

@@ -5,13 +5,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
-#include "absl/status/status.h"
-#include "absl/strings/match.h"
-#include "core/hive/imc_settings.h"
 #include "core/hive/input_oracle.h"
 #include "core/hive/json_file.h"
+#include "core/hive/registry_tree.h"
 #include "hyperv/fuzz_input/fuzz_input.h"
 
 namespace vmbfs::hive {
@@ -23,24 +20,14 @@ using hyperv::Require;
 void RequireSameFromText(const RegistryTree& tree) {
   const auto text = JsonFileOf(tree);
   Require(text.ok(), "what is small can be exported");
-  auto again = ImcSettings::Create({.force = true});
-  const auto* bytes = reinterpret_cast<const std::byte*>(text->data());
-  Require(AddJsonFile("out", {bytes, text->size()}, *again).ok(), "what is exported is taken");
-  Require(JsonFileOf(again->tree()).value() == *text, "and exported as the same");
+  const RegistryTree again = TreeOfExport(AddJsonFile, *text);
+  Require(JsonFileOf(again).value() == *text, "and exported as the same");
 }
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const std::span<const std::byte> bytes = std::as_bytes(std::span(data, size));
-  auto settings = ImcSettings::Create({.rewrite_control_sets = true, .force = true});
-  const absl::Status status = AddJsonFile("in", bytes, *settings);
-  if (!status.ok()) {
-    Require(absl::StartsWith(status.message(), "in:"), "a refusal says where");
-    return 0;
-  }
-  RequireRoundTrip(settings->tree());
-  RequireSameFromText(settings->tree());
+  RequireOfFile(AddJsonFile, data, size, RequireSameFromText);
   return 0;
 }
 

@@ -5,13 +5,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
-#include "absl/status/status.h"
-#include "absl/strings/match.h"
-#include "core/hive/imc_settings.h"
 #include "core/hive/input_oracle.h"
 #include "core/hive/policy_file.h"
+#include "core/hive/registry_tree.h"
 #include "hyperv/fuzz_input/fuzz_input.h"
 
 namespace vmbfs::hive {
@@ -32,15 +29,8 @@ void RequireNoMoreThan(size_t file_bytes, const RegistryTree& tree) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const std::span<const std::byte> bytes = std::as_bytes(std::span(data, size));
-  auto settings = ImcSettings::Create({.rewrite_control_sets = true, .force = true});
-  const absl::Status status = AddPolicyFile("in", bytes, *settings);
-  if (!status.ok()) {
-    Require(absl::StartsWith(status.message(), "in:"), "a refusal says where");
-    return 0;
-  }
-  RequireRoundTrip(settings->tree());
-  RequireNoMoreThan(size, settings->tree());
+  RequireOfFile(AddPolicyFile, data, size,
+                [size](const RegistryTree& tree) { RequireNoMoreThan(size, tree); });
   return 0;
 }
 

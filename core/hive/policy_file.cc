@@ -119,7 +119,7 @@ bool StartsWith(std::u16string_view name, std::u16string_view start) {
   return CompareNames(name.substr(0, start.size()), start) == 0;
 }
 
-absl::Status AddEntry(Entry entry, ImcSettings& settings) {
+absl::Status AddEntry(const std::string& name, Entry entry, ImcSettings& settings) {
   // Names that are orders: **del.NAME, **DelVals., **DeleteValues, **DeleteKeys,
   // **soft.NAME, **SecureKey.
   if (StartsWith(entry.value.name, u"**del")) {
@@ -143,7 +143,9 @@ absl::Status AddEntry(Entry entry, ImcSettings& settings) {
   if (!id.ok()) return id.status();
   // Without a value it is a key alone.
   if (entry.value.name.empty() && entry.value.data.empty()) return absl::OkStatus();
-  return settings.AddValue(*id, std::move(entry.value));
+  return settings.AddValue(
+      *id, std::move(entry.value),
+      {.input = name, .line = 0, .column = static_cast<uint32_t>(entry.offset)});
 }
 
 }  // namespace
@@ -167,7 +169,7 @@ absl::Status AddPolicyFile(const std::string& name, std::span<const std::byte> b
     absl::StatusOr<Entry> entry = ReadEntry(cursor);
     if (!entry.ok()) return entry.status();
     const size_t offset = entry->offset;
-    const absl::Status status = AddEntry(*std::move(entry), settings);
+    const absl::Status status = AddEntry(name, *std::move(entry), settings);
     if (status.ok()) continue;
     const absl::Status located = cursor.Error(offset, status.message());
     if (absl::IsResourceExhausted(status)) {

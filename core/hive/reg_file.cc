@@ -1,8 +1,8 @@
 #include "core/hive/reg_file.h"
 
 #include <cstdint>
+#include <map>
 #include <optional>
-#include <set>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -69,6 +69,13 @@ class Cursor {
     line_start_ = position_;
   }
 
+  size_t line() const { return line_; }
+  InputPlace place() const {
+    return {.input = name_,
+            .line = static_cast<uint32_t>(line_),
+            .column = static_cast<uint32_t>(position_ - line_start_ + 1)};
+  }
+
   absl::Status Error(absl::string_view reason) const {
     return absl::InvalidArgumentError(Located(reason));
   }
@@ -109,7 +116,7 @@ class Parser {
   Cursor cursor_;
   ImcSettings& settings_;
   std::optional<ImcSettings::KeyId> key_;
-  std::set<ImcSettings::KeyId> keys_;  // that have stood in brackets
+  std::map<ImcSettings::KeyId, size_t> lines_;  // of keys that have stood in brackets
 };
 
 absl::Status Parser::Parse() {
@@ -143,7 +150,9 @@ absl::Status Parser::ParseKey() {
   if (!cursor_.OnlyACommentIsLeft()) return cursor_.Error("text behind the key");
   const auto key = settings_.AddKey(path);
   if (!key.ok()) return start.Error(key.status());
-  if (!keys_.insert(*key).second) return start.Error("this key was there before in this file");
+  if (const auto [before, is_new] = lines_.emplace(*key, start.line()); !is_new) {
+    return start.Error(absl::StrCat("this key was there before, in line ", before->second));
+  }
   key_ = *key;
   return absl::OkStatus();
 }
@@ -166,7 +175,7 @@ absl::Status Parser::ParseValue() {
   if (absl::Status status = ParseData(value); !status.ok()) return status;
   if (!cursor_.OnlyACommentIsLeft()) return cursor_.Error("text behind the value");
   if (!key_.has_value()) return start.Error("a value before the first key");
-  const absl::Status added = settings_.AddValue(*key_, std::move(value));
+  const absl::Status added = settings_.AddValue(*key_, std::move(value), start.place());
   return added.ok() ? added : start.Error(added);
 }
 

@@ -129,9 +129,11 @@ TEST(RegFileTest, DeletionsAreRefused) {
 }
 
 TEST(RegFileTest, WhatWasThereBeforeIsRefusedInAnyCase) {
-  EXPECT_THAT(ErrorOf("[HKLM\\SYSTEM\\x]\n[hklm\\system\\X]"), HasSubstr("in.reg:4:1: this key"));
+  EXPECT_THAT(ErrorOf("[HKLM\\SYSTEM\\x]\n[hklm\\system\\X]"),
+              HasSubstr("in.reg:4:1: this key was there before, in line 3"));
   EXPECT_THAT(ErrorOf("[HKLM\\SYSTEM\\x]\n\"a\"=dword:1\n\"A\"=dword:1"),
-              HasSubstr("in.reg:5:1: value A is there already"));
+              HasSubstr("in.reg:5:1: value A is there already (case does not matter); it was given "
+                        "at in.reg:4:1"));
 }
 
 TEST(RegFileTest, TextBeyondAsciiIsUtf16ForRegedit) {

@@ -178,9 +178,8 @@ absl::Status AddRegistryChanges(const JsonDocument& document, const JsonNode& ch
       value.name = *std::move(text);
     }
     if (absl::Status read = ReadValue(document, node, value); !read.ok()) return read;
-    if (absl::Status added = settings.AddValue(*id, std::move(value)); !added.ok()) {
-      return document.Located(node, added);
-    }
+    const absl::Status added = settings.AddValue(*id, std::move(value), document.PlaceOf(node));
+    if (!added.ok()) return document.Located(node, added);
   }
   return absl::OkStatus();
 }

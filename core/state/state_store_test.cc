@@ -48,6 +48,33 @@ AttachmentRecord Attachment(const std::string& vm, const std::string& device) {
                           .revision = 0};
 }
 
+// The tables as version 1 made them; it had given out revision 41.
+constexpr char kTablesOfVersion1[] = R"sql(
+    CREATE TABLE revisions (
+      id   INTEGER PRIMARY KEY CHECK (id = 1),
+      last INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO revisions (id, last) VALUES (1, 41);
+    CREATE TABLE vms (
+      name           TEXT PRIMARY KEY NOT NULL,
+      owner_uid      INTEGER,
+      create_time_us INTEGER NOT NULL,
+      revision       INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE attachments (
+      vm             TEXT NOT NULL REFERENCES vms (name) ON DELETE CASCADE,
+      device         TEXT NOT NULL,
+      source_kind    TEXT NOT NULL,
+      sha256         TEXT NOT NULL,
+      size_bytes     INTEGER NOT NULL,
+      file_name      TEXT NOT NULL,
+      create_time_us INTEGER NOT NULL,
+      update_time_us INTEGER NOT NULL,
+      revision       INTEGER NOT NULL,
+      PRIMARY KEY (vm, device)
+    ) STRICT, WITHOUT ROWID;
+)sql";
+
 // What every StateStore must do. Contents are compared as they are, and again
 // after the store was closed and opened.
 class StateStoreTest : public testing::Test {
@@ -86,6 +113,13 @@ class StateStoreTest : public testing::Test {
     EXPECT_EQ(sqlite3_exec(database, sql, nullptr, nullptr, nullptr), SQLITE_OK)
         << sqlite3_errmsg(database);
     sqlite3_close(database);
+  }
+
+  void MakeDatabaseOfVersion1() {
+    store_.reset();
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+    Edit(kTablesOfVersion1);
   }
 
   void ExpectBadRow(const char* sql, const std::string& place) {
@@ -224,34 +258,9 @@ TEST_F(StateStoreTest, SecondDaemonIsRefusedUntilTheFirstEnds) {
 
 // Version 1 had no unsealed memory. The database is as that version left it.
 TEST_F(StateStoreTest, DatabaseOfVersion1IsTakenOverWithAllItHeld) {
-  store_.reset();
-  fs::remove_all(folder_);
-  fs::create_directories(folder_);
+  MakeDatabaseOfVersion1();
   Edit(R"sql(
-    CREATE TABLE revisions (
-      id   INTEGER PRIMARY KEY CHECK (id = 1),
-      last INTEGER NOT NULL
-    ) STRICT;
-    INSERT INTO revisions (id, last) VALUES (1, 41);
-    CREATE TABLE vms (
-      name           TEXT PRIMARY KEY NOT NULL,
-      owner_uid      INTEGER,
-      create_time_us INTEGER NOT NULL,
-      revision       INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
     INSERT INTO vms VALUES ('db-1', NULL, 17, 3), ('web-7', 1000, 17, 41);
-    CREATE TABLE attachments (
-      vm             TEXT NOT NULL REFERENCES vms (name) ON DELETE CASCADE,
-      device         TEXT NOT NULL,
-      source_kind    TEXT NOT NULL,
-      sha256         TEXT NOT NULL,
-      size_bytes     INTEGER NOT NULL,
-      file_name      TEXT NOT NULL,
-      create_time_us INTEGER NOT NULL,
-      update_time_us INTEGER NOT NULL,
-      revision       INTEGER NOT NULL,
-      PRIMARY KEY (vm, device)
-    ) STRICT, WITHOUT ROWID;
     INSERT INTO attachments VALUES ('web-7', 'imc', 'blob', printf('%.64c', 'a'), 8192, 'imc.hiv',
                                     18, 19, 41);
     PRAGMA user_version = 1;
@@ -274,33 +283,8 @@ TEST_F(StateStoreTest, DatabaseOfVersion1IsTakenOverWithAllItHeld) {
 
 // Version 2 had no monitored VMs. The database is as that version left it.
 TEST_F(StateStoreTest, DatabaseOfVersion2IsTakenOverWithNoVmMonitored) {
-  store_.reset();
-  fs::remove_all(folder_);
-  fs::create_directories(folder_);
+  MakeDatabaseOfVersion1();
   Edit(R"sql(
-    CREATE TABLE revisions (
-      id   INTEGER PRIMARY KEY CHECK (id = 1),
-      last INTEGER NOT NULL
-    ) STRICT;
-    INSERT INTO revisions (id, last) VALUES (1, 41);
-    CREATE TABLE vms (
-      name           TEXT PRIMARY KEY NOT NULL,
-      owner_uid      INTEGER,
-      create_time_us INTEGER NOT NULL,
-      revision       INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE attachments (
-      vm             TEXT NOT NULL REFERENCES vms (name) ON DELETE CASCADE,
-      device         TEXT NOT NULL,
-      source_kind    TEXT NOT NULL,
-      sha256         TEXT NOT NULL,
-      size_bytes     INTEGER NOT NULL,
-      file_name      TEXT NOT NULL,
-      create_time_us INTEGER NOT NULL,
-      update_time_us INTEGER NOT NULL,
-      revision       INTEGER NOT NULL,
-      PRIMARY KEY (vm, device)
-    ) STRICT, WITHOUT ROWID;
     ALTER TABLE vms ADD COLUMN allow_unsealed_memory INTEGER NOT NULL DEFAULT 0;
     INSERT INTO vms VALUES ('db-1', NULL, 17, 3, 1), ('web-7', 1000, 17, 41, 0);
     PRAGMA user_version = 2;

@@ -87,6 +87,13 @@ TEST(Status, EveryErrorCarriesOneErrorInfo) {
   EXPECT_EQ(info.metadata().at("resource"), "vms/web-7");
 }
 
+TEST(Status, ResourceOfAnErrorIsNamedInPlaceOfTheCalls) {
+  const auto status =
+      ToGrpcStatus(AboutResource(absl::NotFoundError("no such blob"), "blobs/a"), "imc");
+  EXPECT_EQ(DetailOf<google::rpc::ErrorInfo>(status).metadata().at("resource"), "blobs/a");
+  EXPECT_TRUE(AboutResource(absl::OkStatus(), "blobs/a").ok());
+}
+
 TEST(Status, ErrorWithoutReasonIsNamedByItsCode) {
   const auto status = ToGrpcStatus(absl::InternalError("disk"), "");
   EXPECT_EQ(DetailOf<google::rpc::ErrorInfo>(status).reason(), "INTERNAL");

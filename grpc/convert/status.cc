@@ -15,6 +15,8 @@ namespace {
 
 // Which field an error is about, on its way to BadRequest.
 constexpr char kFieldUrl[] = "type.vmbfs/field";
+// Which resource it is about, in place of the call's.
+constexpr char kResourceUrl[] = "type.vmbfs/resource";
 constexpr int64_t kRetryAfterSeconds = 1;
 
 // The codes are the same numbers on both sides.
@@ -94,10 +96,20 @@ absl::Status AboutField(absl::Status status, std::string_view field) {
   return status;
 }
 
+absl::Status AboutResource(absl::Status status, std::string_view resource) {
+  if (!status.ok() && !status.GetPayload(kResourceUrl)) {
+    status.SetPayload(kResourceUrl,
+                      absl::Cord(absl::string_view(resource.data(), resource.size())));
+  }
+  return status;
+}
+
 ::grpc::Status ToGrpcStatus(const absl::Status& status, std::string_view resource) {
   if (status.ok()) return ::grpc::Status::OK;
   const std::string reason = ReasonOrCode(status);
-  const std::string subject = ValidUtf8(resource, kResourceBytesMax);
+  const absl::optional<absl::Cord> own = status.GetPayload(kResourceUrl);
+  const std::string subject =
+      ValidUtf8(own ? std::string(*own) : std::string(resource), kResourceBytesMax);
 
   google::rpc::Status wire;
   wire.set_code(static_cast<int>(status.code()));

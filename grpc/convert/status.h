@@ -29,9 +29,13 @@ absl::Status FieldError(std::string_view field, std::string_view reason, std::st
 // Names the field in an error that is kInvalidArgument and names none.
 absl::Status AboutField(absl::Status status, std::string_view field);
 
+// Names what an error is about, where a call is about several things; the first
+// name stays.
+absl::Status AboutResource(absl::Status status, std::string_view resource);
+
 // The gRPC status with one ErrorInfo (the reason that `status` carries, or the
-// name of its code; `resource` in its metadata) and, where they fit, BadRequest,
-// PreconditionFailure, QuotaFailure or RetryInfo.
+// name of its code; `resource` in its metadata, unless `status` names another) and, where they fit,
+// BadRequest, PreconditionFailure, QuotaFailure or RetryInfo.
 ::grpc::Status ToGrpcStatus(const absl::Status& status, std::string_view resource);
 
 // The other way round; the reason is kept, and empty where the peer gave none.

@@ -200,9 +200,9 @@ absl::Status ImcService::Explain(const v1::ExplainImcRequest& request,
 
 absl::Status ImcService::Diff(const v1::DiffImcRequest& request, v1::DiffImcResponse& response) {
   const absl::StatusOr<hive::HiveReading> first = Read(request.first(), "first");
-  if (!first.ok()) return first.status();
+  if (!first.ok()) return AboutResource(first.status(), request.first().blob());
   const absl::StatusOr<hive::HiveReading> second = Read(request.second(), "second");
-  if (!second.ok()) return second.status();
+  if (!second.ok()) return AboutResource(second.status(), request.second().blob());
   LineCollector lines(*response.mutable_lines());
   const hive::HiveDifferences differences =
       hive::DiffTrees(first->tree, second->tree, std::ref(lines),

@@ -308,6 +308,12 @@ TEST_F(ImcTest, DifferencesAreListedAndMadeARegFile) {
   ExpectError(refused, StatusCode::kInvalidArgument, "IMC_HIVE_INVALID");
 }
 
+TEST_F(ImcTest, ForAVmThatIsNotThereNoHiveIsRead) {
+  const std::string garbage = Blob("no hive at all");
+  ExpectError(AttachStrictly("imc", garbage), StatusCode::kNotFound, "VM_NOT_FOUND");
+  ExpectError(SwapStrictly(garbage), StatusCode::kNotFound, "VM_NOT_FOUND");
+}
+
 TEST_F(ImcTest, AnyBytesAreAttachedWithAWarningUnlessStrict) {
   ASSERT_TRUE(CreateVm("web").ok());
   const std::string garbage = Blob("no hive at all");

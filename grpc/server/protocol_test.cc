@@ -21,6 +21,7 @@
 #include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
 #include "grpc/server/test_server.h"
 #include "vmbfs/v1/attachment.grpc.pb.h"
+#include "vmbfs/v1/imc.grpc.pb.h"
 #include "vmbfs/v1/vm.grpc.pb.h"
 
 namespace vmbfs::rpc {
@@ -79,6 +80,18 @@ TEST(Errors, ReachTheClientWithTheirDetails) {
   EXPECT_EQ(info.metadata().at("resource"), "vms/web");
   const auto bad = DetailOf<google::rpc::BadRequest>(GetVm(*stub, "web"));
   EXPECT_EQ(bad.field_violations(0).field(), "name");
+}
+
+TEST(Errors, OfTwoHivesTheOneThatIsMissingIsNamed) {
+  TestServer server;
+  const auto stub = v1::ImcService::NewStub(ChannelTo(server));
+  v1::DiffImcRequest request;
+  request.mutable_first()->set_blob("blobs/" + std::string(64, '0'));
+  request.mutable_second()->set_blob("blobs/" + std::string(64, '1'));
+  ClientContext context;
+  v1::DiffImcResponse response;
+  const auto info = DetailOf<google::rpc::ErrorInfo>(stub->DiffImc(&context, request, &response));
+  EXPECT_EQ(info.metadata().at("resource"), request.first().blob());
 }
 
 TEST(Health, ChecksTheServerItsServicesAndNoOthers) {
