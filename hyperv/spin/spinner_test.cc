@@ -118,7 +118,7 @@ TEST_F(SpinnerTest, AnAwakeChannelIsLookedAtForItsWindowAndThenSleeps) {
 TEST_F(SpinnerTest, EachRequestBeginsTheWindowAgain) {
   const Time begin = fake_now;
   // A request every 40 us, ten times.
-  first_->on_turn = [this, begin, found = 0]() mutable -> std::optional<ChannelTurn> {
+  first_->on_turn = [begin, found = 0]() mutable -> std::optional<ChannelTurn> {
     if (found == 10 || fake_now - begin < (found + 1) * microseconds{40}) return ChannelTurn{};
     ++found;
     return Found(1);
