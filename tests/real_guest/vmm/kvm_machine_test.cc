@@ -19,11 +19,11 @@ TEST(KvmMachineTest, EachMissingPartIsNamed) {
   const std::pair<int, const char*> parts[] = {{KVM_CAP_HYPERV_SYNIC2, "HYPERV_SYNIC2"},
                                                {KVM_CAP_HYPERV_EVENTFD, "HYPERV_EVENTFD"},
                                                {KVM_CAP_SYS_HYPERV_CPUID, "SYS_HYPERV_CPUID"}};
-  for (const auto& [missing, name] : parts) {
+  for (const auto& part : parts) {
     const absl::Status able = KvmMachine::CheckExtensions(
-        [missing = missing](int capability) { return capability == missing ? 0 : 1; });
+        [&](int capability) { return capability == part.first ? 0 : 1; });
     EXPECT_EQ(able.code(), absl::StatusCode::kUnimplemented);
-    EXPECT_NE(std::string(able.message()).find(name), std::string::npos) << able.message();
+    EXPECT_NE(std::string(able.message()).find(part.second), std::string::npos) << able.message();
   }
 }
 
