@@ -43,6 +43,7 @@ make_guest() {
   cp "$(command -v busybox)" "$root/bin/busybox"
   cp "$2/tests/real_guest/uio-guest" "$2/tests/real_guest/kexec-now" "$root/bin/"
   install -m 755 tests/real_guest/guest/init "$root/init"
+  install -m 644 tests/real_guest/guest/words "$root/words"
   for module in hv_vmbus uio uio_hv_generic; do add_module "$1" "$module" "$root/modules" || return; done
   pack "$root" "$4"
 }

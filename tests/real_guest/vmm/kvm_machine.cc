@@ -63,15 +63,20 @@ kvm_segment FlatSegment(uint16_t selector, uint8_t type, bool code) {
 }  // namespace
 
 absl::Status KvmMachine::Check() {
+  const absl::StatusOr<hyperv::UniqueFd> kvm = OpenKvm();
+  if (!kvm.ok()) return kvm.status();
+  return CheckExtensions(
+      [&](int capability) { return ioctl(kvm->get(), KVM_CHECK_EXTENSION, capability); });
+}
+
+absl::Status KvmMachine::CheckExtensions(const std::function<int(int capability)>& extension) {
   constexpr std::array<std::pair<int, const char*>, 3> kNeeded = {{
       {KVM_CAP_HYPERV_SYNIC2, "HYPERV_SYNIC2"},
       {KVM_CAP_HYPERV_EVENTFD, "HYPERV_EVENTFD"},
       {KVM_CAP_SYS_HYPERV_CPUID, "SYS_HYPERV_CPUID"},
   }};
-  const absl::StatusOr<hyperv::UniqueFd> kvm = OpenKvm();
-  if (!kvm.ok()) return kvm.status();
   for (const auto& [capability, name] : kNeeded) {
-    if (ioctl(kvm->get(), KVM_CHECK_EXTENSION, capability) > 0) continue;
+    if (extension(capability) > 0) continue;
     return absl::UnimplementedError(absl::StrCat(
         "/dev/kvm has no ", name, "; a kernel of 5.11 or later with CONFIG_KVM_HYPERV is needed"));
   }

@@ -38,6 +38,8 @@ class KvmMachine {
  public:
   // Whether machines can run here, and if not, what is missing.
   static absl::Status Check();
+  // The same of a KVM whose answers to KVM_CHECK_EXTENSION are `extension`'s.
+  static absl::Status CheckExtensions(const std::function<int(int capability)>& extension);
 
   static absl::StatusOr<std::unique_ptr<KvmMachine>> Create(const hyperv::GuestRam& ram,
                                                             uint32_t processors,

@@ -50,11 +50,12 @@ struct Arguments {
 void Say(const std::string& text) { std::cerr << "test-vmm: " << text << std::endl; }
 
 absl::StatusOr<std::vector<std::byte>> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  const std::string bytes((std::istreambuf_iterator<char>(file)), {});
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  std::vector<std::byte> bytes(file ? static_cast<size_t>(file.tellg()) : 0);
+  file.seekg(0);
+  file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
   if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
-  const auto view = std::as_bytes(std::span(bytes));
-  return std::vector<std::byte>(view.begin(), view.end());
+  return bytes;
 }
 
 // A VM over all its resets.

@@ -21,6 +21,8 @@ constexpr uint64_t kPostMessageCall = 0x5c;
 constexpr uint64_t kSignalEventCall = 0x5d;
 constexpr uint16_t kUnknownCall = 2;
 
+constexpr uint16_t kClockDataPort = 0x71;
+
 }  // namespace
 
 void KvmMachine::Run(Processor& processor) {
@@ -84,6 +86,9 @@ uint8_t KvmMachine::ReadPort(uint16_t port) {
   if (port == kPowerEventPort || port == kPowerEventPort + 1) return 0;  // no event, ever
   if (port == kPowerEventPort + 2) return static_cast<uint8_t>(events_enabled_);
   if (port == kPowerEventPort + 3) return static_cast<uint8_t>(events_enabled_ >> 8);
+  // A clock that never stands at "being updated", for which a kernel would wait: there is none,
+  // but kernels ask before they look into the tables.
+  if (port == kClockDataPort) return 0;
   return 0xff;
 }
 
