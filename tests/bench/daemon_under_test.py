@@ -30,11 +30,13 @@ class Daemon:
         self._process = subprocess.Popen(
             [PROGRAMS["vmbfsd"], "--state-dir", self.folder / "state", "--runtime-dir", self.run,
              "--data-plane-threads", "1"], stderr=subprocess.PIPE, text=True)
+        said = ""
         for line in self._process.stderr:
             if line == "vmbfsd: ready\n":
                 break
+            said += line
         else:
-            raise RuntimeError("vmbfsd did not start")
+            raise RuntimeError(f"vmbfsd did not start: {said}")
         seconds = time.monotonic() - begin
         for thread in self.data_threads():
             os.sched_setaffinity(thread, {self._host_core})
