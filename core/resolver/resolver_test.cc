@@ -4,7 +4,9 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <iterator>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -64,6 +66,29 @@ TEST_F(ResolverTest, UnknownKindIsRefusedWithTheKnownOnes) {
 
 TEST_F(ResolverTest, KindRegisteredTwiceIsRefused) {
   EXPECT_EQ(RegisterBlobKind(resolver_, *blobs_).code(), absl::StatusCode::kAlreadyExists);
+}
+
+size_t OpenDescriptors() {
+  return static_cast<size_t>(std::distance(std::filesystem::directory_iterator("/proc/self/fd"),
+                                           std::filesystem::directory_iterator()));
+}
+
+TEST_F(ResolverTest, BackingsOfOneBlobShareItsDescriptorAndTheLastClosesIt) {
+  const BackingSource source = Upload("hello", "boot.wim");
+  const size_t before = OpenDescriptors();
+  std::vector<LiveBacking> live;
+  for (int i = 0; i < 100; ++i) live.push_back(resolver_.Resolve(source).value());
+  EXPECT_EQ(OpenDescriptors(), before + 1);
+  live.clear();
+  EXPECT_EQ(OpenDescriptors(), before);
+}
+
+TEST_F(ResolverTest, BlobThatWasLostIsAnErrorAlsoWhileAnotherBackingHasItOpen) {
+  const BackingSource source = Upload("hello", "boot.wim");
+  const auto live = resolver_.Resolve(source);
+  ASSERT_TRUE(live.ok());
+  std::filesystem::remove(folder_ / "blobs" / source.sha256.substr(0, 2) / source.sha256);
+  EXPECT_EQ(resolver_.Resolve(source).status().code(), absl::StatusCode::kNotFound);
 }
 
 TEST_F(ResolverTest, MissingOrDamagedBlobIsAnError) {

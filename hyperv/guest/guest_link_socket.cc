@@ -62,9 +62,9 @@ absl::Status GuestLinkSocket::Send(LinkType type, uint16_t flags, uint64_t seq,
   header.nfds = static_cast<uint16_t>(descriptors.size());
   header.length = static_cast<uint32_t>(payload.size());
   header.seq = seq;
-  std::vector<std::byte> frame(sizeof(header) + payload.size());
-  std::memcpy(frame.data(), &header, sizeof(header));
-  if (!payload.empty()) std::memcpy(&frame[sizeof(header)], payload.data(), payload.size());
+  const auto header_bytes = std::as_bytes(std::span(&header, 1));
+  std::vector<std::byte> frame(header_bytes.begin(), header_bytes.end());
+  frame.insert(frame.end(), payload.begin(), payload.end());
 
   alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(kLinkDescriptorsMax * sizeof(int))> control{};
   for (size_t sent = 0; sent < frame.size();) {
