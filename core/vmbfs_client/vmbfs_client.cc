@@ -152,8 +152,9 @@ absl::StatusOr<ReadAnswer> VmbfsClient::Read(std::u16string_view path, uint64_t 
   return ReadAnswer{.status = *status, .data = {data.begin(), data.end()}};
 }
 
-absl::StatusOr<RdmaAnswer> VmbfsClient::ReadRdma(std::u16string_view path, uint64_t offset,
-                                                 uint32_t bytes, const hyperv::GuestPages& buffer) {
+absl::StatusOr<RdmaReadAnswer> VmbfsClient::ReadRdma(std::u16string_view path, uint64_t offset,
+                                                     uint32_t bytes,
+                                                     const hyperv::GuestPages& buffer) {
   ReadFileRdmaRequestMessage fixed;
   SetHeader(fixed, MessageType::kReadFileRdmaRequest);
   fixed.handle = kRdmaHandle;
@@ -186,7 +187,7 @@ absl::StatusOr<RdmaAnswer> VmbfsClient::ReadRdma(std::u16string_view path, uint6
     return absl::DataLossError(
         absl::StrCat("RDMA read of ", bytes, " bytes answered with ", byte_count));
   }
-  return RdmaAnswer{.status = *status, .byte_count = byte_count};
+  return RdmaReadAnswer{.status = *status, .byte_count = byte_count};
 }
 
 absl::StatusOr<ReadAnswer> VmbfsClient::ReadNext(std::u16string_view path, uint64_t offset,
@@ -195,7 +196,7 @@ absl::StatusOr<ReadAnswer> VmbfsClient::ReadNext(std::u16string_view path, uint6
     return Read(path, offset, static_cast<uint32_t>(std::min<uint64_t>(left, kReadBytesMax)));
   }
   const uint64_t room_bytes = rdma_->page_frames().size() * hyperv::kPageBytes;
-  const absl::StatusOr<RdmaAnswer> read = ReadRdma(
+  const absl::StatusOr<RdmaReadAnswer> read = ReadRdma(
       path, offset, static_cast<uint32_t>(std::min<uint64_t>({left, kRdmaBytesMax, room_bytes})),
       *rdma_);
   if (!read.ok()) return read.status();

@@ -31,7 +31,7 @@ struct ReadAnswer {
   std::vector<std::byte> data;
 };
 
-struct RdmaAnswer {
+struct RdmaReadAnswer {
   FileStatus status{};
   uint32_t byte_count = 0;  // now in the buffer
 };
@@ -57,8 +57,8 @@ class VmbfsClient {
   // Registers `buffer`, has `bytes` read into it from its start on, and takes it
   // back, as the firmware does.
   // REQUIRES: bytes <= kRdmaBytesMax, and the buffer has room for them.
-  absl::StatusOr<RdmaAnswer> ReadRdma(std::u16string_view path, uint64_t offset, uint32_t bytes,
-                                      const hyperv::GuestPages& buffer);
+  absl::StatusOr<RdmaReadAnswer> ReadRdma(std::u16string_view path, uint64_t offset, uint32_t bytes,
+                                          const hyperv::GuestPages& buffer);
 
   // From now on ReadFile reads by RDMA what is offered so. Null: it does not.
   void UseRdma(std::shared_ptr<const hyperv::GuestPages> buffer) { rdma_ = std::move(buffer); }

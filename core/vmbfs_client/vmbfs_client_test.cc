@@ -188,7 +188,7 @@ Bytes RdmaAnswerBytes(uint32_t status, uint32_t byte_count) {
 // shared/specs/vmbus.md section 5.3 and the sequence of 6.4.
 TEST_F(VmbfsClientRdmaTest, ReadRegistersABufferAsksAndTakesItBack) {
   channel_.answers = {RdmaAnswerBytes(0, 4100)};
-  const absl::StatusOr<RdmaAnswer> read =
+  const absl::StatusOr<RdmaReadAnswer> read =
       client_.ReadRdma(u"f", 0x1122334455667788, 5000, *buffer_);
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(read->status, FileStatus::kSuccess);

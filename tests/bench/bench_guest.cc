@@ -208,7 +208,7 @@ absl::StatusOr<std::shared_ptr<const hyperv::GuestPages>> BenchGuest::RdmaPages(
 absl::Status BenchGuest::ReadRdmaAwake(uint64_t offset, uint32_t bytes) {
   const auto pages = RdmaPages();
   if (!pages.ok()) return pages.status();
-  const absl::StatusOr<RdmaAnswer> read =
+  const absl::StatusOr<RdmaReadAnswer> read =
       VmbfsClient(*awake_).ReadRdma(kFileName, offset, bytes, **pages);
   if (!read.ok()) return read.status();
   if (read->status == FileStatus::kSuccess && read->byte_count == bytes) return absl::OkStatus();
