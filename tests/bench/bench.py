@@ -46,13 +46,6 @@ def measure(names):
     return samples
 
 
-def show_changes(old_path, report):
-    print(f"\nagainst {old_path}:")
-    with open(old_path, encoding="utf-8") as file:
-        for line in compare(json.load(file), report):
-            print(f"  {line}")
-
-
 def main():
     parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -67,17 +60,20 @@ def main():
     if arguments.short:
         return run_short_form()
 
+    # Read first: it may be the bench.json that this run replaces.
+    old = json.loads(pathlib.Path(arguments.compare).read_text()) if arguments.compare else None
+    names = set(arguments.names or ROWS)
     about = machine()
     print(", ".join(f"{key} {value}" for key, value in about.items()), file=sys.stderr)
-    samples = measure(set(arguments.names or ROWS))
-    results = [result(samples, name) for name in samples.rows()]
+    samples = measure(names)
+    results = [result(samples, name) for name in samples.rows() if name in names]
     report = {"machine": about, "results": results}
     pathlib.Path("bench.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     pathlib.Path("bench-ratios.svg").write_text(plots.ratios(results), encoding="utf-8")
     pathlib.Path("bench-latencies.svg").write_text(plots.latencies(samples), encoding="utf-8")
     print(table(results))
-    if arguments.compare:
-        show_changes(arguments.compare, report)
+    if old:
+        print("\n".join([f"\nagainst {arguments.compare}:", *compare(old, report)]))
     print(f"\n{time.monotonic() - START:.0f} s; bench.json, bench-ratios.svg and "
           "bench-latencies.svg are in this folder", file=sys.stderr)
     return 0
@@ -87,5 +83,5 @@ START = time.monotonic()
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (RuntimeError, subprocess.CalledProcessError) as error:
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         sys.exit(f"bench: {error}")
