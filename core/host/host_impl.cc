@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/host/descriptor_room.h"
 #include "core/host/inspect_tree.h"
 #include "core/host/request_checks.h"
 #include "core/host/views.h"
@@ -125,6 +126,9 @@ absl::StatusOr<VmEntry> HostImpl::CreateVmInOrder(const std::string& name,
     return HostError(
         StatusCode::kResourceExhausted, "TOO_MANY_VMS",
         absl::StrCat("this host has ", kVmsMax, " VMs, as many as it may; delete one first"));
+  }
+  if (absl::Status room = CheckDescriptorRoom(kDescriptorsPerVm); !room.ok()) {
+    return HostError(room.code(), "TOO_MANY_DESCRIPTORS", std::string(room.message()));
   }
   VmEntry entry;
   entry.record.name = name;

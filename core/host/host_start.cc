@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "core/host/descriptor_room.h"
 #include "core/host/host_impl.h"
 #include "core/host/request_checks.h"
 #include "core/host/runtime_directory.h"
@@ -81,6 +82,10 @@ absl::Status HostImpl::Load() {
   }
   for (const AttachmentRecord& record : contents->attachments) {
     if (absl::Status status = LoadAttachment(record); !status.ok()) return status;
+  }
+  // What is not there now fails later in the midst of other work.
+  if (absl::Status room = CheckDescriptorRoom(0); !room.ok()) {
+    return Prefixed(absl::StrCat(contents->vms.size(), " VMs"), room);
   }
   for (const VmEntry& entry : registry_.After("", kVmsMax)) (void)entry.vm->Serve();
   return absl::OkStatus();

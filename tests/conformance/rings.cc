@@ -216,8 +216,10 @@ void AFullReplyRingIsWaitedFor(const Bench& bench, Verdict& verdict) {
   RawRing& replies = channel.from_host();
   verdict.Expect(replies.Load(kFeatureBits) == 1,
                  "feature bits of host to guest: ", replies.Load(kFeatureBits));
-  host.Publish(5);
-  for (int answer = 0; answer < 5 && verdict.open(); ++answer) {
+  // Behind the last answer no request waits for room.
+  constexpr int kBlocked = 5;
+  host.Publish(kBlocked + 1);
+  for (int answer = 0; answer < kBlocked && verdict.open(); ++answer) {
     const uint32_t in = replies.Load(kIn);
     const uint32_t pending = replies.Load(kPendingSendSize);
     verdict.Expect(pending > 0 && pending <= replies.size() - 8, "the ring is full and its ",
@@ -230,8 +232,12 @@ void AFullReplyRingIsWaitedFor(const Bench& bench, Verdict& verdict) {
     const uint32_t room = replies.size() - 8;
     verdict.Expect(channel.Free() == (room >= pending), "freeing all crosses what is pending");
     channel.Signal();
-    if (answer < 4) host.AwaitBlocked();
+    if (answer < kBlocked - 1) host.AwaitBlocked();
   }
+  host.imc.guest.Idle(Milliseconds(50));
+  verdict.Expect(channel.Take().has_value(), "answer ", kBlocked, " is missing");
+  (void)channel.Free();
+  channel.Signal();
   host.imc.guest.Idle(Milliseconds(50));
   verdict.Expect(!channel.Take().has_value(), "more answers than requests");
   host.imc.ExpectServed();

@@ -1,0 +1,29 @@
+// How many descriptors the process may still open.
+//
+// Running out of them hurts all VMs at once, and the control plane with them; so
+// what comes last is refused before.
+
+#pragma once
+
+#include <cstddef>
+
+#include "absl/status/status.h"
+
+namespace vmbfs {
+
+// Of a VM that is attached and has no VMM: the socket of its link. Content takes one
+// more for each digest, however many VMs show it. While a VMM is connected its VM
+// takes one for the connection, for each memory region and for each event it waits
+// for or raises: 10 to 20 with one region and two devices.
+inline constexpr size_t kDescriptorsPerVm = 1;
+
+// Kept back for VMMs that connect, uploads and calls: of a limit of 8,192 or more,
+// 1,024; an eighth of a lower one.
+size_t DescriptorsKeptBack(size_t max);
+
+// Whether `more` descriptors may be opened. Looks at all that are open.
+//
+// Errors: kResourceExhausted, with the numbers and a way out.
+absl::Status CheckDescriptorRoom(size_t more);
+
+}  // namespace vmbfs
