@@ -13,8 +13,8 @@ namespace vmbfs {
 
 // Of a VM that is attached and has no VMM: the socket of its link. Content takes one
 // more for each digest, however many VMs show it. While a VMM is connected its VM
-// takes one for the connection, for each memory region and for each event it waits
-// for or raises: 10 to 20 with one region and two devices.
+// takes one for the connection, each memory region, each processor's interrupt and
+// each open channel besides.
 inline constexpr size_t kDescriptorsPerVm = 1;
 
 // Kept back for VMMs that connect, uploads and calls: of a limit of 8,192 or more,
