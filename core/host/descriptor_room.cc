@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <iterator>
 #include <system_error>
@@ -26,22 +27,30 @@ size_t OpenDescriptors() {
   return error ? 0 : static_cast<size_t>(std::distance(begin(entries), end(entries)));
 }
 
-}  // namespace
-
-size_t DescriptorsKeptBack(size_t max) { return std::min<size_t>(max / 8, 1024); }
-
-absl::Status CheckDescriptorRoom(size_t more) {
+// SIZE_MAX: there is no limit.
+size_t DescriptorsMax() {
   rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
-    return absl::OkStatus();
-  }
-  const size_t max = limit.rlim_cur;
+  const bool limited = ::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+  return limited ? limit.rlim_cur : SIZE_MAX;
+}
+
+absl::Status Check(size_t more, size_t kept_back, size_t max) {
   const size_t used = OpenDescriptors();
-  const size_t kept_back = DescriptorsKeptBack(max);
   if (used + more + kept_back <= max) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
       "the daemon has ", used, " of at most ", max, " descriptors open and keeps ", kept_back,
       " for VMMs and calls; raise its limit (LimitNOFILE of a systemd unit, ulimit -n)"));
 }
+
+}  // namespace
+
+size_t DescriptorsKeptBack(size_t max) { return std::min<size_t>(max / 8, 1024); }
+
+absl::Status CheckDescriptorRoom(size_t more) {
+  const size_t max = DescriptorsMax();
+  return Check(more, DescriptorsKeptBack(max), max);
+}
+
+absl::Status CheckDescriptorsToStart() { return Check(0, kDescriptorsToStart, DescriptorsMax()); }
 
 }  // namespace vmbfs

@@ -26,4 +26,10 @@ size_t DescriptorsKeptBack(size_t max);
 // Errors: kResourceExhausted, with the numbers and a way out.
 absl::Status CheckDescriptorRoom(size_t more);
 
+// The same for a daemon that has opened what its VMs need: whether kDescriptorsToStart
+// are left. Fewer than are kept back, since content and VMMs may have taken them
+// before a restart, which must not fail of it.
+inline constexpr size_t kDescriptorsToStart = 64;
+absl::Status CheckDescriptorsToStart();
+
 }  // namespace vmbfs

@@ -51,5 +51,17 @@ TEST_F(HostDescriptorsTest, VmsAreRefusedBeforeDescriptorsRunOut) {
   EXPECT_TRUE(host_->DeleteVm("web-0", false, "").ok());
 }
 
+TEST_F(HostDescriptorsTest, RestartNeedsFewerThanAreKeptBack) {
+  ASSERT_TRUE(host_->CreateVm("web", {}).ok());
+  // Others take all but 80 of 1,000, of which 125 are kept back.
+  const DescriptorLimit limit(1000);
+  std::vector<hyperv::UniqueFd> taken;
+  while (taken.empty() || taken.back().get() < 1000 - 81) taken.emplace_back(::dup(0));
+  ExpectError(host_->CreateVm("late", {}).status(), StatusCode::kResourceExhausted,
+              "TOO_MANY_DESCRIPTORS");
+  Restart();
+  EXPECT_TRUE(host_->GetVm("web").ok());
+}
+
 }  // namespace
 }  // namespace vmbfs

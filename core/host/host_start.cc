@@ -84,7 +84,7 @@ absl::Status HostImpl::Load() {
     if (absl::Status status = LoadAttachment(record); !status.ok()) return status;
   }
   // What is not there now fails later in the midst of other work.
-  if (absl::Status room = CheckDescriptorRoom(0); !room.ok()) {
+  if (absl::Status room = CheckDescriptorsToStart(); !room.ok()) {
     return Prefixed(absl::StrCat(contents->vms.size(), " VMs"), room);
   }
   for (const VmEntry& entry : registry_.After("", kVmsMax)) (void)entry.vm->Serve();
