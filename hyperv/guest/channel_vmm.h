@@ -31,24 +31,24 @@ namespace vmbfs::hyperv {
 // Bounds: a post is refused while kLinkPostsMax messages to the guest wait.
 class ChannelVmm final : public GuestVmm, private BusPort {
  public:
-  ChannelVmm(GuestLinkSocket socket, const GuestRam& ram, std::span<const SynicPages> processors);
+  ChannelVmm(GuestLinkSocket socket, const GuestRam& ram, uint32_t vp_count,
+             std::span<const SynicPages> pages)
+      : GuestVmm(std::move(socket), ram, vp_count, pages), bus_(*this), channels_(link_, bus_) {}
 
   uint32_t PostMessage(uint32_t vp, uint32_t connection,
                        std::span<const std::byte> message) override;
   void SignalEvent(uint32_t connection) override;
   void EndOfMessage(uint32_t vp) override;
-  absl::Status Wait(Deadline deadline) override;
-  absl::Status Reset(Deadline deadline) override;
-  absl::Status EnableSynics(Deadline deadline) override;
-  absl::Status Pause(Deadline deadline) override;
-  absl::Status Resume(Deadline deadline) override;
+  absl::Status SetSynic(uint32_t vp, const SynicRegisters& registers, Deadline deadline) override;
 
  private:
   using SintKey = std::pair<uint32_t, uint8_t>;  // processor, interrupt source
 
-  absl::Status SayHello(const std::string& label, Deadline deadline) override;
-  absl::Status HandOver(Deadline deadline) override;
-  void HandleRequest(const GuestLinkFrame& frame);
+  VmmLink::Terms terms() const override;
+  void HandleRequest(GuestLinkFrame frame) override;
+  std::vector<int> events() const override;
+  void TakeEvents() override;
+  void ForgetGuest() override { bus_.Reset(); }
 
   // BusPort.
   void SendMessage(uint32_t vp, uint8_t sint, std::span<const std::byte> message) override;
@@ -63,14 +63,10 @@ class ChannelVmm final : public GuestVmm, private BusPort {
   void DeliverMessages(const SintKey& key);
   size_t waiting_messages() const;
 
-  const GuestRam& ram_;
-  VmmSynic synic_;
-  VmmLink link_;
   Bus bus_;
   ForwardedChannels channels_;
   // Messages that found their slot full, in order.
   std::map<SintKey, std::deque<std::vector<std::byte>>> waiting_messages_;
-  bool interrupted_ = false;  // since the last Wait
 };
 
 }  // namespace vmbfs::hyperv

@@ -74,8 +74,9 @@ absl::Status GuestDriver::SetUp() {
     processors.push_back(
         {.message_page_gpa = Gpa(2 * vp), .event_flags_page_gpa = Gpa(2 * vp + 1)});
   }
-  absl::StatusOr<std::unique_ptr<GuestVmm>> vmm = GuestVmm::Connect(
-      options_.socket_path, options_.label, *ram_, processors, NextDeadline(), options_.link);
+  absl::StatusOr<std::unique_ptr<GuestVmm>> vmm =
+      GuestVmm::Connect(options_.socket_path, options_.label, *ram_, options_.vp_count, processors,
+                        NextDeadline(), options_.link);
   if (!vmm.ok()) return vmm.status();
   vmm_ = *std::move(vmm);
   return absl::OkStatus();

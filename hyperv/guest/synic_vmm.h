@@ -37,18 +37,16 @@ class SynicVmm final : public GuestVmm {
   static constexpr size_t kConnectionsMax = 4096;
   static constexpr size_t kEventsMax = 4096;
 
-  SynicVmm(GuestLinkSocket socket, const GuestRam& ram, std::span<const SynicPages> processors,
-           SynicDelivery delivery);
+  SynicVmm(GuestLinkSocket socket, const GuestRam& ram, uint32_t vp_count,
+           std::span<const SynicPages> pages, SynicDelivery delivery)
+      : GuestVmm(std::move(socket), ram, vp_count, pages), delivery_(delivery) {}
 
   uint32_t PostMessage(uint32_t vp, uint32_t connection,
                        std::span<const std::byte> message) override;
   void SignalEvent(uint32_t connection) override;
   void EndOfMessage(uint32_t vp) override;
-  absl::Status Wait(Deadline deadline) override;
-  absl::Status Reset(Deadline deadline) override;
-  absl::Status EnableSynics(Deadline deadline) override;
-  absl::Status Pause(Deadline deadline) override;
-  absl::Status Resume(Deadline deadline) override;
+  absl::Status SetSynic(uint32_t vp, const SynicRegisters& registers, Deadline deadline) override;
+  absl::Status SetRoute(RouteConnection route) override;
 
  private:
   struct EventFlag {
@@ -57,33 +55,25 @@ class SynicVmm final : public GuestVmm {
     friend auto operator<=>(const EventFlag&, const EventFlag&) = default;
   };
 
-  absl::Status SayHello(const std::string& label, Deadline deadline) override;
-  absl::Status HandOver(Deadline deadline) override;
-  absl::Status SendSynics(bool enabled, Deadline deadline);
+  VmmLink::Terms terms() const override;
+  std::vector<int> events() const override;
+  void TakeEvents() override;
+  void ForgetGuest() override;
 
-  void HandleRequest(GuestLinkFrame frame);
+  void HandleRequest(GuestLinkFrame frame) override;
   void HandlePostAck(const GuestLinkFrame& frame);
   void HandleSintGet(const GuestLinkFrame& frame);
   void HandleConnSet(GuestLinkFrame frame);
+  void HandleConnClr(const GuestLinkFrame& frame);
   void HandleMsgSend(const GuestLinkFrame& frame);
   void HandleEventGet(const GuestLinkFrame& frame);
 
-  const GuestRam& ram_;
-  const std::vector<SynicPages> processors_;
   const SynicDelivery delivery_;
-  VmmLink link_;
   std::map<uint32_t, UniqueFd> connections_;
+  RouteConnection route_;  // may be empty
   uint64_t posts_sent_ = 0;
   uint64_t posts_acknowledged_ = 0;
-
-  // Direct delivery, by processor.
-  std::vector<UniqueFd> interrupts_;  // the server raises SINT 2
-  std::vector<UniqueFd> acks_;        // we tell of EOM
-
-  // Mediated delivery.
-  VmmSynic synic_;
-  std::map<EventFlag, UniqueFd> events_;  // the server writes them
-  bool interrupted_ = false;              // since the last Wait
+  std::map<EventFlag, UniqueFd> events_;  // mediated delivery
 };
 
 }  // namespace vmbfs::hyperv

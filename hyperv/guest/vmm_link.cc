@@ -37,9 +37,9 @@ void RingEventFd(int event_fd) {
   [[maybe_unused]] const ssize_t written = write(event_fd, &one, sizeof(one));
 }
 
-void DrainEventFd(int event_fd) {
+bool TakeEventFd(int event_fd) {
   uint64_t count = 0;
-  [[maybe_unused]] const ssize_t taken = read(event_fd, &count, sizeof(count));
+  return read(event_fd, &count, sizeof(count)) == sizeof(count);
 }
 
 Deadline VmmLink::SendDeadline() { return std::chrono::steady_clock::now() + kSendPatience; }

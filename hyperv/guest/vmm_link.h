@@ -46,8 +46,8 @@ std::optional<Payload> ParsePayload(std::span<const std::byte> bytes) {
 // Adds 1 to an eventfd of ours or the server's; a full counter is a signal that
 // stands already.
 void RingEventFd(int event_fd);
-// Takes the count of an eventfd that may be 0.
-void DrainEventFd(int event_fd);
+// Sets the count of an eventfd that does not block to 0; false: it was 0.
+bool TakeEventFd(int event_fd);
 
 // Thread safety: the VMM's thread.
 // Bounds: who asks keeps the number of unanswered requests small.

@@ -28,14 +28,22 @@ std::atomic_ref<uint8_t> Byte(std::byte& byte) {
 
 }  // namespace
 
+void VmmSynic::SetRegisters(uint32_t vp, const SynicRegisters& registers) {
+  const bool on = (registers.scontrol & kSynicEnabled) != 0 && (registers.sint2 & kSintMasked) == 0;
+  const auto page = [&](uint64_t value) -> uint64_t {
+    const uint64_t gpa = value / kPageBytes * kPageBytes;
+    return on && (value & kSynicEnabled) != 0 && gpa < ram_.bytes().size() ? gpa : 0;
+  };
+  processors_[vp] = {.messages = page(registers.simp), .event_flags = page(registers.siefp)};
+}
+
 LinkMsgResult VmmSynic::Deliver(uint32_t vp, uint32_t sint, uint32_t type,
                                 std::span<const std::byte> payload) {
-  if (!enabled_ || vp >= processors_.size() || sint >= kLinkSints ||
-      processors_[vp].message_page_gpa == 0) {
+  if (vp >= processors_.size() || sint >= kLinkSints || processors_[vp].messages == 0) {
     return LinkMsgResult::kNoMessagePage;
   }
   const std::span<std::byte> slot =
-      ram_.bytes().subspan(processors_[vp].message_page_gpa + sint * kSlotBytes, kSlotBytes);
+      ram_.bytes().subspan(processors_[vp].messages + sint * kSlotBytes, kSlotBytes);
   if (SlotType(slot).load(std::memory_order_acquire) != kTypeNone) {
     // The guest empties the slot and looks at the bit; we set the bit and look
     // at the slot again. In sequentially consistent order one sees the other.
@@ -51,12 +59,10 @@ LinkMsgResult VmmSynic::Deliver(uint32_t vp, uint32_t sint, uint32_t type,
 }
 
 bool VmmSynic::SetEventFlag(uint32_t vp, uint32_t flag) {
-  if (!enabled_ || vp >= processors_.size() || flag >= kEventFlagsPerSint ||
-      processors_[vp].event_flags_page_gpa == 0) {
+  if (vp >= processors_.size() || flag >= kEventFlagsPerSint || processors_[vp].event_flags == 0) {
     return false;
   }
-  const uint64_t offset =
-      processors_[vp].event_flags_page_gpa + kVmbusSint * kFlagsBytes + flag / 8;
+  const uint64_t offset = processors_[vp].event_flags + kVmbusSint * kFlagsBytes + flag / 8;
   const auto bit = static_cast<uint8_t>(1u << flag % 8);
   return (Byte(ram_.bytes()[offset]).fetch_or(bit) & bit) == 0;
 }

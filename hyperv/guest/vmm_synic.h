@@ -15,24 +15,29 @@
 
 namespace vmbfs::hyperv {
 
-// Guest physical addresses of one processor's SynIC pages; 0: there is none.
-struct SynicPages {
-  uint64_t message_page_gpa = 0;
-  uint64_t event_flags_page_gpa = 0;
+inline constexpr uint64_t kSynicEnabled = 1;  // in SCONTROL, SIEFP and SIMP
+inline constexpr uint64_t kSintMasked = uint64_t{1} << 16;
+
+// What a guest has written into the registers of one processor's controller; so they
+// are after a reset.
+struct SynicRegisters {
+  uint64_t scontrol = 0;
+  uint64_t siefp = 0;  // event flags page
+  uint64_t simp = 0;   // message page
+  uint64_t sint2 = kSintMasked;
+  friend bool operator==(const SynicRegisters&, const SynicRegisters&) = default;
 };
 
 // Thread safety: the VMM's thread; the pages are shared with the guest.
 // Ownership: refers to `ram`, which must outlive it.
 class VmmSynic {
  public:
-  // REQUIRES: the pages lie in `ram`.
-  VmmSynic(const GuestRam& ram, std::span<const SynicPages> processors)
-      : ram_(ram), processors_(processors.begin(), processors.end()) {}
+  VmmSynic(const GuestRam& ram, uint32_t vp_count) : ram_(ram), processors_(vp_count) {}
 
   uint32_t vp_count() const { return static_cast<uint32_t>(processors_.size()); }
-  void SetEnabled(bool enabled) { enabled_ = enabled; }
-  // REQUIRES: vp < vp_count; the pages lie in `ram`.
-  void SetPages(uint32_t vp, const SynicPages& pages) { processors_[vp] = pages; }
+  // A page that is off, masked, or no RAM, is none.
+  // REQUIRES: vp < vp_count.
+  void SetRegisters(uint32_t vp, const SynicRegisters& registers);
 
   // Fills a message slot. A full one is marked, so that the guest writes EOM
   // when it has emptied it. Processors and sources that do not exist have no
@@ -46,9 +51,14 @@ class VmmSynic {
   bool SetEventFlag(uint32_t vp, uint32_t flag);
 
  private:
+  // Guest physical addresses; 0: there is none.
+  struct Pages {
+    uint64_t messages = 0;
+    uint64_t event_flags = 0;
+  };
+
   const GuestRam& ram_;
-  std::vector<SynicPages> processors_;
-  bool enabled_ = false;
+  std::vector<Pages> processors_;
 };
 
 }  // namespace vmbfs::hyperv

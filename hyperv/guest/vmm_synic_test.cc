@@ -21,11 +21,13 @@ constexpr uint64_t kEventPage = 2;
 
 class VmmSynicTest : public testing::Test {
  protected:
-  VmmSynicTest() { synic_.SetEnabled(true); }
+  VmmSynicTest() { synic_.SetRegisters(0, kOn); }
+
+  static constexpr SynicRegisters kOn = {
+      .scontrol = 1, .siefp = 0x2001, .simp = 0x1001, .sint2 = 0x41};
 
   const std::unique_ptr<GuestRam> ram_ = *GuestRam::Create(4 * kPageBytes);
-  const std::array<SynicPages, 1> pages_ = {SynicPages{0x1000, 0x2000}};
-  VmmSynic synic_{*ram_, pages_};
+  VmmSynic synic_{*ram_, 1};
   const std::array<std::byte, 3> message_ = {std::byte{1}, std::byte{2}, std::byte{3}};
 };
 
@@ -68,13 +70,17 @@ TEST_F(VmmSynicTest, WhatDoesNotExistOrIsOffIsLeftAlone) {
   EXPECT_EQ(synic_.Deliver(0, 16, 1, message_), LinkMsgResult::kNoMessagePage);
   EXPECT_FALSE(synic_.SetEventFlag(1, 9));
   EXPECT_FALSE(synic_.SetEventFlag(0, 2048));
-  synic_.SetPages(0, {.message_page_gpa = 0, .event_flags_page_gpa = 0});
-  EXPECT_EQ(synic_.Deliver(0, 2, 1, message_), LinkMsgResult::kNoMessagePage);
-  EXPECT_FALSE(synic_.SetEventFlag(0, 9));
-  synic_.SetPages(0, pages_[0]);
-  synic_.SetEnabled(false);
-  EXPECT_EQ(synic_.Deliver(0, 2, 1, message_), LinkMsgResult::kNoMessagePage);
-  EXPECT_FALSE(synic_.SetEventFlag(0, 9));
+  for (const SynicRegisters& off : {
+           SynicRegisters{},
+           SynicRegisters{.scontrol = 0, .siefp = 0x2001, .simp = 0x1001, .sint2 = 0x41},
+           SynicRegisters{.scontrol = 1, .siefp = 0x2000, .simp = 0x1000, .sint2 = 0x41},
+           SynicRegisters{.scontrol = 1, .siefp = 0x4001, .simp = 0x4001, .sint2 = 0x41},
+           SynicRegisters{.scontrol = 1, .siefp = 0x2001, .simp = 0x1001, .sint2 = 0x10041},
+       }) {
+    synic_.SetRegisters(0, off);
+    EXPECT_EQ(synic_.Deliver(0, 2, 1, message_), LinkMsgResult::kNoMessagePage);
+    EXPECT_FALSE(synic_.SetEventFlag(0, 9));
+  }
   for (uint64_t page : {uint64_t{0}, kMessagePage, kEventPage}) {
     EXPECT_THAT(ram_->Page(page), testing::Each(std::byte{0}));
   }

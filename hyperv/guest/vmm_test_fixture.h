@@ -163,7 +163,7 @@ class VmmTest : public testing::Test {
       std::chrono::milliseconds hello_patience = GuestVmm::kHelloPatience) {
     const std::array<SynicPages, 2> processors = {SynicPages{0x1000, 0x2000},
                                                   SynicPages{0x3000, 0x4000}};
-    return GuestVmm::Connect(path_, "test", *ram_, processors, deadline, link, hello_patience);
+    return GuestVmm::Connect(path_, "test", *ram_, 2, processors, deadline, link, hello_patience);
   }
 
   // Connects with `script` as the server.
