@@ -2,11 +2,15 @@
 // guest wanted.
 #include <sys/ioctl.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <span>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "hyperv/guest/guest_vmm.h"
+#include "hyperv/link/link_format.h"
 #include "tests/real_guest/vmm/acpi_tables.h"
 #include "tests/real_guest/vmm/kvm_machine.h"
 
@@ -30,7 +34,7 @@ void KvmMachine::Run(Processor& processor) {
     if (ioctl(processor.fd.get(), KVM_RUN, 0) == 0) {
       if (!HandleExit(processor)) return;
     } else if (errno != EINTR && errno != EAGAIN) {
-      return mail_.End(Ending::kFailure, absl::StrCat("KVM_RUN: ", std::strerror(errno)));
+      return End(Ending::kFailure, absl::StrCat("KVM_RUN: ", std::strerror(errno)));
     }
   }
 }
@@ -52,12 +56,11 @@ bool KvmMachine::HandleExit(Processor& processor) {
     case KVM_EXIT_INTR:
       return true;
     case KVM_EXIT_SHUTDOWN:
-      mail_.End(Ending::kReset, "triple fault");
+      End(Ending::kReset, "triple fault");
       return false;
     default:
-      mail_.End(Ending::kFailure,
-                absl::StrCat("processor ", processor.vp, " left the guest for reason ",
-                             run.exit_reason, ", ", run.internal.suberror));
+      End(Ending::kFailure, absl::StrCat("processor ", processor.vp, " left the guest for reason ",
+                                         run.exit_reason, ", ", run.internal.suberror));
       return false;
   }
 }
@@ -98,21 +101,19 @@ void KvmMachine::WritePort(uint16_t port, uint32_t value) {
                          static_cast<uint8_t>(value));
   }
   if (port == kPowerEventPort + 2) events_enabled_ = static_cast<uint16_t>(value);
-  if (port == kResetPort && value == kResetValue) return mail_.End(Ending::kReset, "reset");
+  if (port == kResetPort && value == kResetValue) return End(Ending::kReset, "reset");
   if (port == kPowerControlPort && (value & kSleepEnable) != 0 &&
       (value >> kSleepTypeShift & 7) == kSleepTypeOff) {
-    mail_.End(Ending::kPowerOff, "power-off");
+    End(Ending::kPowerOff, "power-off");
   }
 }
 
 void KvmMachine::HandleHyperv(Processor& processor) {
   kvm_hyperv_exit& exit = processor.run->hyperv;
   if (exit.type == KVM_EXIT_HYPERV_SYNIC) {
-    processor.synic.scontrol = exit.u.synic.control;
-    processor.synic.siefp = exit.u.synic.evt_page;
-    processor.synic.simp = exit.u.synic.msg_page;
-    ReadSint2(processor);
-    mail_.SetSynic(processor.vp, processor.synic);
+    UpdateSynic(processor, {.scontrol = exit.u.synic.control,
+                            .siefp = exit.u.synic.evt_page,
+                            .simp = exit.u.synic.msg_page});
   } else if (exit.type == KVM_EXIT_HYPERV_HCALL) {
     exit.u.hcall.result = HandleHypercall(processor, exit.u.hcall.input, exit.u.hcall.params[0]);
   }
@@ -128,8 +129,8 @@ uint16_t KvmMachine::HandleHypercall(Processor& processor, uint64_t input, uint6
       if (!fast && !CopyFromGuest(parameter, &parameter, sizeof(parameter))) {
         return hyperv::kHypercallInvalidParameter;
       }
-      // Only what has no eventfd in the kernel comes here.
-      mail_.SignalEvent(static_cast<uint32_t>(parameter), static_cast<uint16_t>(parameter >> 32));
+      // Only what has no eventfd in the kernel comes here. VMBus signals flag 0 of a connection.
+      vmbus_.SignalEvent(static_cast<uint32_t>(parameter));
       return hyperv::kHypercallSuccess;
     default:
       return kUnknownCall;
@@ -146,15 +147,10 @@ uint16_t KvmMachine::HandlePostMessage(Processor& processor, uint64_t input_gpa)
   } input;
   static_assert(sizeof(input) == 256);
   if (!CopyFromGuest(input_gpa, &input, sizeof(input))) return hyperv::kHypercallInvalidParameter;
-  // KVM does not report writes to SINT2, and a masked one holds answers back.
-  const SynicState before = processor.synic;
-  ReadSint2(processor);
-  if (processor.synic != before) mail_.SetSynic(processor.vp, processor.synic);
-  return mail_.PostMessage({.vp = processor.vp,
-                            .connection = input.connection,
-                            .type = input.type,
-                            .size = input.size,
-                            .payload = input.payload});
+  if (input.size > input.payload.size()) return hyperv::kHypercallInvalidParameter;
+  UpdateSynic(processor, processor.synic);
+  return vmbus_.PostMessage(processor.vp, input.connection,
+                            std::span(input.payload).first(input.size));
 }
 
 bool KvmMachine::CopyFromGuest(uint64_t gpa, void* out, size_t bytes) const {
@@ -164,16 +160,19 @@ bool KvmMachine::CopyFromGuest(uint64_t gpa, void* out, size_t bytes) const {
   return true;
 }
 
-void KvmMachine::ReadSint2(Processor& processor) {
+// KVM does not report writes to SINT2, and a masked one holds answers back: it is read
+// with every other change, and before each post.
+void KvmMachine::UpdateSynic(Processor& processor, hyperv::SynicRegisters registers) {
   struct {
     kvm_msrs header;
     kvm_msr_entry entry;
   } sint2{};
   sint2.header.nmsrs = 1;
   sint2.entry.index = kSint2Register;
-  if (ioctl(processor.fd.get(), KVM_GET_MSRS, &sint2) == 1) {
-    processor.synic.sint2 = sint2.entry.data;
-  }
+  registers.sint2 = ioctl(processor.fd.get(), KVM_GET_MSRS, &sint2) == 1 ? sint2.entry.data
+                                                                         : processor.synic.sint2;
+  if (std::exchange(processor.synic, registers) == registers) return;
+  vmbus_.SetSynic(processor.vp, registers);
 }
 
 }  // namespace vmbfs::test_vmm

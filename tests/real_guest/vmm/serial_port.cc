@@ -5,7 +5,8 @@
 namespace vmbfs::test_vmm {
 namespace {
 
-enum Register : uint16_t {
+// Registers.
+enum : uint16_t {
   kData = 0,             // while the divisor latch is open: the divisor
   kInterruptEnable = 1,  // and its high byte
   kInterruptId = 2,      // written: FIFO control
@@ -14,17 +15,20 @@ enum Register : uint16_t {
   kModemStatus = 6,
 };
 
-constexpr uint8_t kDivisorLatch = 0x80;      // line control
-constexpr uint8_t kEnableReceived = 0x01;    // interrupt enable
-constexpr uint8_t kEnableSent = 0x02;        // interrupt enable
-constexpr uint8_t kIdNone = 0x01;            // interrupt identification
-constexpr uint8_t kIdSent = 0x02;            // interrupt identification
-constexpr uint8_t kIdReceived = 0x04;        // interrupt identification
-constexpr uint8_t kIdFifos = 0xc0;           // interrupt identification
-constexpr uint8_t kClearReceived = 0x02;     // FIFO control
-constexpr uint8_t kDataReady = 0x01;         // line status
-constexpr uint8_t kTransmitterEmpty = 0x60;  // line status
-constexpr uint8_t kLineIsUp = 0xb0;          // modem status: carrier, ready, clear to send
+// Their bits.
+enum : uint8_t {
+  kEnableReceived = 0x01,
+  kEnableSent = 0x02,
+  kIdNone = 0x01,
+  kIdSent = 0x02,
+  kIdReceived = 0x04,
+  kIdFifos = 0xc0,
+  kClearReceived = 0x02,  // FIFO control
+  kDivisorLatch = 0x80,   // line control
+  kDataReady = 0x01,      // line status
+  kTransmitterEmpty = 0x60,
+  kLineIsUp = 0xb0,  // modem status: carrier, ready, clear to send
+};
 
 }  // namespace
 
