@@ -23,21 +23,16 @@
 #include "grpc/imc/imc_service.h"
 #include "grpc/inspect/inspect_service.h"
 #include "grpc/library/library.h"
+#include "grpc/server/server_limits.h"
 #include "grpc/server/socket_path.h"
 #include "grpc/vms/vm_service.h"
 
 namespace vmbfs::rpc {
 namespace {
 
-// A peer that vanished is noticed after so long.
-constexpr std::chrono::seconds kKeepAliveTime{60};
-constexpr std::chrono::seconds kKeepAliveTimeout{20};
-
 // One: to put two hives of the largest size in words takes up to 1 GiB for seconds.
 constexpr unsigned kHiveThreads = 1;
 constexpr size_t kHiveCallsMax = 64;  // waiting or being answered
-
-int Milliseconds(std::chrono::milliseconds time) { return static_cast<int>(time.count()); }
 
 class GrpcServer final : public Server {
  public:
@@ -63,7 +58,7 @@ class GrpcServer final : public Server {
 
   absl::Status Listen() {
     ::grpc::ServerBuilder builder;
-    SetLimits(builder);
+    SetServerLimits(builder, options_);
     for (const std::unique_ptr<::grpc::Service>& service : services_) {
       builder.RegisterService(service.get());
     }
@@ -87,17 +82,6 @@ class GrpcServer final : public Server {
   }
 
  private:
-  void SetLimits(::grpc::ServerBuilder& builder) const {
-    builder.SetMaxReceiveMessageSize(kReceiveBytesMax);
-    builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataBytesMax);
-    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kStreamsPerConnectionMax);
-    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-                               Milliseconds(options_.client_ping_interval_min));
-    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(kKeepAliveTime));
-    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(kKeepAliveTimeout));
-  }
-
   const ServerOptions options_;
   // In this order: services use the executors, the server uses both.
   Executor executor_;

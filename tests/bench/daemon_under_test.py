@@ -17,9 +17,9 @@ TIMEOUT_S = 120
 class Daemon:
     """Folders of its own, removed by `close`. One data-plane thread, so that it can be pinned."""
 
-    def __init__(self, host_core):
+    def __init__(self, host_core, state_in="/tmp"):
         # A short path: a socket's may have 107 bytes only.
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="vmbfs-bench-", dir="/tmp"))
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="vmbfs-bench-", dir=state_in))
         # Sockets lie in memory where a host has its /run; ext4 gives no inode away again within
         # seconds after a restart removed 10,000, and looks at each of them every time.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
@@ -59,6 +59,9 @@ class Daemon:
         for folder in (self.folder, self.run):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def address(self):
+        return f"unix:{self.run}/admin.sock"
+
     def link(self, vm):
         return str(self.run / "vm" / f"{vm}.sock")
 
@@ -68,7 +71,7 @@ class Daemon:
                           ["attach", vm, "boot", "--file", file, "--name", "bench.bin"]):
             subprocess.run([PROGRAMS["vmbfsctl"], "--timeout", "120", *arguments], check=True,
                            stdout=subprocess.DEVNULL,
-                           env=dict(os.environ, VMBFS_SERVER=f"unix:{self.run}/admin.sock"))
+                           env=dict(os.environ, VMBFS_SERVER=self.address()))
 
     def clone(self, vm, names):
         """Registers VMs with the same attachment. REQUIRES: the daemon does not run."""

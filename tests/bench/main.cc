@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "tests/bench/bench_guest.h"
+#include "tests/bench/control_rows.h"
 #include "tests/bench/measure.h"
 #include "tests/bench/rows.h"
 
@@ -27,6 +28,8 @@ namespace {
 
 struct Arguments {
   RowOptions row;
+  ControlOptions control;
+  bool pinned = true;
   std::string row_name;
   std::string side;
   int repeat = 0;
@@ -136,6 +139,10 @@ void AddCommands(CLI::App& app, Arguments& arguments, std::function<absl::Status
   app.add_option("--links", arguments.links);
   app.add_option("--prefix", arguments.prefix);
   app.add_option("--count", arguments.count);
+  app.add_option("--server", arguments.control.server);
+  app.add_option("--echo", arguments.control.echo);
+  app.add_option("--echo-socket", arguments.control.echo_socket);
+  app.add_option("--folder", arguments.control.folder);
   const auto add = [&](const std::string& name, std::function<absl::Status()> run) {
     app.add_subcommand(name)->callback([&work, run = std::move(run)] { work = run; });
   };
@@ -149,6 +156,17 @@ void AddCommands(CLI::App& app, Arguments& arguments, std::function<absl::Status
   add("flood", [&] { return Flood(arguments); });
   add("burn", [&] { return Burn(arguments); });
   add("hold", [&] { return Hold(arguments); });
+  // Client and servers of the control plane run where the scheduler puts them.
+  const auto add_unpinned = [&](const std::string& name, auto function) {
+    app.add_subcommand(name)->callback([&arguments, &work, function] {
+      arguments.pinned = false;
+      arguments.control.repeats = arguments.row.repeats;
+      work = [&arguments, function] { return function(arguments.control); };
+    });
+  };
+  add_unpinned("unary-read", UnaryReadRow);
+  add_unpinned("durable-attach", DurableAttachRow);
+  add_unpinned("echo", ServeEcho);
 }
 
 void RaiseDescriptorLimit() {
@@ -165,7 +183,8 @@ int Main(int argc, char** argv) {
   AddCommands(app, arguments, work);
   CLI11_PARSE(app, argc, argv);
   RaiseDescriptorLimit();
-  absl::Status status = Pin(arguments.row.cores.guest);
+  absl::Status status;
+  if (arguments.pinned) status = Pin(arguments.row.cores.guest);
   if (status.ok()) status = work();
   if (!status.ok()) std::cerr << "bench: " << status << "\n";
   return status.ok() ? 0 : 1;

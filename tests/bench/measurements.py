@@ -15,6 +15,7 @@ OPEN_VMS = 1_000
 ATTACHED_VMS = 10_000
 IDLE_WINDOW_S = 60
 PROBE_S = 2
+DISK = "/var/tmp"  # /tmp may be memory, where a commit costs nothing
 
 _cores = sorted(os.sched_getaffinity(0))
 GUEST_CORE = _cores[0]
@@ -46,9 +47,9 @@ def beside(command, *options):
 
 
 @contextlib.contextmanager
-def daemon_with(file_bytes, clones=()):
+def daemon_with(file_bytes, clones=(), **folders):
     """A daemon with the VM `reader` and its clones; yields it and the file it serves."""
-    daemon = Daemon(HOST_CORE)
+    daemon = Daemon(HOST_CORE, **folders)
     try:
         file = daemon.folder / "bench.bin"
         block = os.urandom(1 << 16)
@@ -143,9 +144,22 @@ def many_rows(samples, names):
                 samples.add(row, "value", 0, [count])
 
 
+def control_rows(samples, names):
+    """Calls of the control plane, of a daemon whose state is on a disk."""
+    with daemon_with(SMALL_FILE_BYTES, state_in=DISK) as (daemon, _):
+        server = ("--server", daemon.address())
+        if "unary_read" in names:
+            socket = daemon.run / "echo.sock"
+            with beside("echo", *server, "--echo-socket", socket):
+                run_guest(samples, "unary-read", *server, "--echo", f"unix:{socket}")
+        if "durable_attach" in names:
+            run_guest(samples, "durable-attach", *server, "--folder", daemon.folder)
+
+
 STEPS = (
     (read_rows, {"read_12k_awake", "read_12k_asleep", "ring_sequential", "rdma_1m", "rdma_7m"}),
     (flood_row, {"flood_p99"}),
     (many_rows, {"start_10k", "attached_rss", "attached_wakeups", "open_rss", "open_wakeups",
                  "scale_1000"}),
+    (control_rows, {"unary_read", "durable_attach"}),
 )

@@ -13,6 +13,7 @@
 #include "tests/bench/bench_guest.h"
 #include "tests/bench/cached_file.h"
 #include "tests/bench/limits.h"
+#include "tests/bench/turns.h"
 
 namespace vmbfs::bench {
 
@@ -61,29 +62,6 @@ absl::Status Burst(const Operation& operation, std::vector<double>& samples) {
     samples.push_back(Microseconds([&] { status.Update(operation()); }));
   }
   return status;
-}
-
-struct Side {
-  std::string_view name;
-  std::function<absl::Status(std::vector<double>&)> sample;
-};
-
-// All sides in turn, `turns` times a repeat.
-absl::Status Interleave(std::string_view row, int repeats, int turns,
-                        std::chrono::milliseconds between, const std::vector<Side>& sides) {
-  for (int repeat = 0; repeat < repeats; ++repeat) {
-    std::vector<std::vector<double>> samples(sides.size());
-    for (int turn = 0; turn < turns; ++turn) {
-      for (size_t side = 0; side < sides.size(); ++side) {
-        std::this_thread::sleep_for(between);
-        if (absl::Status status = sides[side].sample(samples[side]); !status.ok()) return status;
-      }
-    }
-    for (size_t side = 0; side < sides.size(); ++side) {
-      Report(row, sides[side].name, repeat, samples[side]);
-    }
-  }
-  return absl::OkStatus();
 }
 
 Side BurstSide(std::string_view name, Operation operation) {

@@ -28,6 +28,8 @@ ROWS = {row.name: row for row in (
     Row("start_10k", "s", 2, of="median"),
     Row("flood_p99", "us", 3, statistic="p99"),
     Row("scale_1000", "us", 1.2),
+    Row("unary_read", "calls/s", 0.8, higher_is_better=True),
+    Row("durable_attach", "calls/s", 0.5, higher_is_better=True),
 )}
 
 
