@@ -16,12 +16,11 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <string>
 #include <thread>
 
+#include "core/allocation_count/allocation_count.h"
 #include "core/host/host_fixture.h"
 #include "core/vmbfs/message_bytes.h"
 #include "core/vmbfs/vmbfs_device.h"
@@ -34,7 +33,6 @@
 namespace {
 
 struct Counts {
-  std::atomic<uint64_t> allocations = 0;
   std::atomic<uint64_t> locks = 0;
   std::atomic<uint64_t> reads_of_files = 0;  // preadv2
   std::atomic<uint64_t> polls = 0;           // epoll_wait
@@ -48,20 +46,7 @@ void Count(std::atomic<uint64_t>& counter) {
   if (counted) counter.fetch_add(1, std::memory_order_relaxed);
 }
 
-void* CountedAllocate(size_t bytes) {
-  Count(counts.allocations);
-  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
-  std::abort();
-}
-
 }  // namespace
-
-void* operator new(size_t bytes) { return CountedAllocate(bytes); }
-void* operator new[](size_t bytes) { return CountedAllocate(bytes); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
 
 extern "C" {
 
@@ -158,7 +143,7 @@ TEST_F(AwakeRequestTest, ARequestCostsNoAllocationNoLockAndOneSystemCall) {
     GTEST_SKIP() << "this file system knows no RWF_NOWAIT";
   }
   std::this_thread::sleep_for(std::chrono::milliseconds{20});  // the questions are over
-  const uint64_t allocations = counts.allocations;
+  const uint64_t allocations = AllocationsOfOtherThreads();
   const uint64_t locks = counts.locks;
   const uint64_t reads_of_files = counts.reads_of_files;
   const uint64_t polls = counts.polls;
@@ -168,7 +153,7 @@ TEST_F(AwakeRequestTest, ARequestCostsNoAllocationNoLockAndOneSystemCall) {
   const auto took = std::chrono::steady_clock::now() - begin;
   const uint64_t polls_made = counts.polls - polls;
 
-  EXPECT_EQ(counts.allocations - allocations, 0u);
+  EXPECT_EQ(AllocationsOfOtherThreads() - allocations, 0u);
   EXPECT_EQ(counts.reads_of_files - reads_of_files, kReads);
   EXPECT_EQ(counts.others - others, 0u);
   // The io_context is polled after so many requests, or after so long.
@@ -180,7 +165,7 @@ TEST_F(AwakeRequestTest, ARequestCostsNoAllocationNoLockAndOneSystemCall) {
 }
 
 TEST_F(AwakeRequestTest, TheCountersCount) {
-  const uint64_t before[] = {counts.allocations, counts.locks, counts.polls};
+  const uint64_t before[] = {AllocationsOfOtherThreads(), counts.locks, counts.polls};
   std::thread([] {
     const auto number = std::make_unique<int>(1);
     pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -188,7 +173,7 @@ TEST_F(AwakeRequestTest, TheCountersCount) {
     pthread_mutex_unlock(&mutex);
   }).join();
   Read();
-  EXPECT_GT(counts.allocations, before[0]);
+  EXPECT_GT(AllocationsOfOtherThreads(), before[0]);
   EXPECT_GT(counts.locks, before[1]);
   std::this_thread::sleep_for(std::chrono::milliseconds{5});
   EXPECT_GT(counts.polls, before[2]);

@@ -6,33 +6,13 @@
 #include <unistd.h>
 
 #include <array>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <string>
 
+#include "core/allocation_count/allocation_count.h"
 #include "core/backing/host_file.h"
 #include "core/vmbfs/device_fixture.h"
 #include "hyperv/file_descriptor/unique_fd.h"
-
-namespace {
-
-thread_local uint64_t allocations = 0;
-
-void* CountedAllocate(size_t bytes) {
-  ++allocations;
-  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
-  std::abort();
-}
-
-}  // namespace
-
-void* operator new(size_t bytes) { return CountedAllocate(bytes); }
-void* operator new[](size_t bytes) { return CountedAllocate(bytes); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
 
 namespace vmbfs {
 namespace {
@@ -45,7 +25,7 @@ class ReadPathAllocationTest : public DeviceTest {
     const Bytes request = ReadBytes(12276, 1, u"\\EFI\\..\\.\\imc.hiv");
     Bytes buffer(16384);
     size_t good_answers = 0;
-    const uint64_t before = allocations;
+    const uint64_t before = AllocationsOfThisThread();
     for (int i = 0; i < 1000; ++i) {
       EXPECT_TRUE(guest_->Write(request).value());
       RunDevice();
@@ -53,7 +33,7 @@ class ReadPathAllocationTest : public DeviceTest {
       good_answers += answer.value().value().size() == 12288 ? 1 : 0;
       guest_->Consume();
     }
-    const uint64_t count = allocations - before;
+    const uint64_t count = AllocationsOfThisThread() - before;
     EXPECT_EQ(good_answers, 1000u);
     EXPECT_EQ(device_->status().blocking_reads, 0u);
     return count;
@@ -61,9 +41,9 @@ class ReadPathAllocationTest : public DeviceTest {
 };
 
 TEST_F(ReadPathAllocationTest, TheCounterCounts) {
-  const uint64_t before = allocations;
+  const uint64_t before = AllocationsOfThisThread();
   const auto number = std::make_unique<int>(1);
-  EXPECT_EQ(allocations - before, 1u);
+  EXPECT_EQ(AllocationsOfThisThread() - before, 1u);
 }
 
 TEST_F(ReadPathAllocationTest, ReadsOfAMemoryFileAllocateNothing) {

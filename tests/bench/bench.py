@@ -4,8 +4,8 @@
   tools/bench                    all rows: a table, bench.json and two plots in this folder
   tools/bench NAME...            only these rows
   tools/bench --compare OLD.json the same, and what changed beyond the noise
-  tools/bench --short            seconds: system calls a request of the real daemon, counted;
-                                 exit code 1 when one crept in
+  tools/bench --short            seconds: system calls and allocations a request of the real
+                                 daemon, counted; exit code 1 when one crept in
 """
 
 import argparse
@@ -55,7 +55,8 @@ def main():
     parser.add_argument("--programs", required=True, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     for name, path in (("vmbfsd", "tools/vmbfsd/vmbfsd"), ("vmbfsctl", "tools/vmbfsctl/vmbfsctl"),
-                       ("bench_program", "tests/bench/bench_program")):
+                       ("bench_program", "tests/bench/bench_program"),
+                       ("allocation_watch", "tests/bench/liballocation_watch.so")):
         PROGRAMS[name] = os.path.join(arguments.programs, path)
     if arguments.short:
         return run_short_form()

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import tempfile
 import time
@@ -17,7 +18,7 @@ TIMEOUT_S = 120
 class Daemon:
     """Folders of its own, removed by `close`. One data-plane thread, so that it can be pinned."""
 
-    def __init__(self, host_core, state_in="/tmp"):
+    def __init__(self, host_core, state_in="/tmp", count_allocations=False):
         # A short path: a socket's may have 107 bytes only.
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="vmbfs-bench-", dir=state_in))
         # Sockets lie in memory where a host has its /run; ext4 gives no inode away again within
@@ -25,6 +26,12 @@ class Daemon:
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
         self.run = pathlib.Path(tempfile.mkdtemp(prefix="vmbfs-bench-", dir=memory))
         self._host_core = host_core
+        self._environment = dict(os.environ)
+        if count_allocations:
+            watched = self.folder / "allocations"
+            watched.touch()
+            self._environment.update(LD_PRELOAD=PROGRAMS["allocation_watch"],
+                                     VMBFS_ALLOCATION_WATCH=str(watched))
         self._process = None
 
     def start(self):
@@ -32,7 +39,8 @@ class Daemon:
         begin = time.monotonic()
         self._process = subprocess.Popen(
             [PROGRAMS["vmbfsd"], "--state-dir", self.folder / "state", "--runtime-dir", self.run,
-             "--data-plane-threads", "1"], stderr=subprocess.PIPE, text=True)
+             "--data-plane-threads", "1"], stderr=subprocess.PIPE, text=True,
+            env=self._environment)
         said = ""
         for line in self._process.stderr:
             if line == "vmbfsd: ready\n":
@@ -108,6 +116,15 @@ class Daemon:
         paths = [self._proc("task", thread, "io") for thread in self.data_threads()]
         return (sum(_field(path, "syscr:") for path in paths),
                 sum(_field(path, "syscw:") for path in paths))
+
+    def allocations(self):
+        """Of the data-plane threads so far. REQUIRES: count_allocations. See allocation_watch.cc."""
+        content = (self.folder / "allocations").read_bytes()
+        counts = dict(struct.iter_unpack("=QQ", content))
+        # None would mean that nothing is counted: to open a channel takes some.
+        if not all(counts.get(thread) for thread in self.data_threads()):
+            raise RuntimeError("the daemon's allocations are not counted")
+        return sum(counts[thread] for thread in self.data_threads())
 
     def private_kib(self):
         """Memory that is the daemon's alone: the guests' RAM is shared with them."""
