@@ -36,6 +36,20 @@ class Results(unittest.TestCase):
         slow = result(samples_of("rdma_1m", [[80]], [[100]]), "rdma_1m")
         self.assertFalse(slow["met"])
 
+    def test_calls_a_second_meet_their_aim_when_high_enough_beside_their_limit(self):
+        for row, good, bad in (("unary_read", 80, 79), ("durable_attach", 50, 49)):
+            self.assertTrue(result(samples_of(row, [[good]], [[100]]), row)["met"])
+            entry = result(samples_of(row, [[bad]], [[100]]), row)
+            self.assertFalse(entry["met"])
+            self.assertEqual(entry["unit"], "calls/s")
+
+    def test_what_is_only_printed_is_beside(self):
+        samples = samples_of("durable_attach", [[50]], [[100]])
+        samples.add("durable_attach", "callers_16", 0, [60, 80, 70])
+        entry = result(samples, "durable_attach")
+        self.assertEqual(entry["beside"], {"callers_16": 70})
+        self.assertIn("durable_attach: callers_16 70 calls/s", table([entry]))
+
     def test_without_a_limit_the_ratio_is_null(self):
         samples = Samples()
         samples.add("attached_rss", "value", 0, [17])
