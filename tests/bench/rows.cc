@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "tests/bench/bare_stream.h"
 #include "tests/bench/bench_guest.h"
 #include "tests/bench/cached_file.h"
 #include "tests/bench/limits.h"
@@ -174,6 +175,7 @@ absl::Status SequentialRow(const RowOptions& options) {
   if (!guest.ok()) return guest.status();
   const uint64_t bytes = file->size_bytes() / kReadBytesMax * kReadBytesMax;
   std::vector<std::byte> area(kRingBytes);
+  BareStream stream(*file, kReadBytesMax, kRingBytes, options.cores);
   // Block by block through the file, into an area as large as the ring.
   const auto through = [&](auto&& block) {
     size_t at = 0;
@@ -194,6 +196,8 @@ absl::Status SequentialRow(const RowOptions& options) {
                       }),
        ThroughputSide("value", bytes,
                       [&] { return (*guest)->Stream(0, bytes, BenchGuest::Waiting::kSpin); }),
+       ThroughputSide("bare_stream", bytes,
+                      [&] { return ReadOrError(stream.Pass(bytes / kReadBytesMax)); }),
        ThroughputSide("memcpy", bytes, [&] {
          return ReadOrError(through([&](uint64_t offset, std::span<std::byte> out) {
            std::memcpy(out.data(), file->bytes().data() + offset, out.size());
