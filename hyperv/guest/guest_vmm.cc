@@ -129,13 +129,19 @@ absl::Status GuestVmm::Wait(Deadline deadline) {
   if (!link_.broken().ok()) return link_.broken();
   std::vector<pollfd> fds;
   const auto add = [&](int fd) { fds.push_back({.fd = fd, .events = POLLIN, .revents = 0}); };
-  for (const int fd : descriptors()) add(fd);
   for (const UniqueFd& interrupt : interrupts_) add(interrupt.get());
+  for (const int fd : descriptors()) add(fd);
   if (!PollUntil(fds, deadline)) {
     return absl::DeadlineExceededError("the server did not answer in time");
   }
-  absl::Status result = Service();
-  for (const UniqueFd& interrupt : interrupts_) TakeEventFd(interrupt.get());
+  const auto ready = [](const pollfd& fd) { return fd.revents != 0; };
+  const auto others = fds.begin() + static_cast<ptrdiff_t>(interrupts_.size());
+  const bool serve = std::any_of(others, fds.end(), ready);
+  const absl::Status result = serve ? Service() : absl::OkStatus();
+  // Service may have raised some.
+  for (auto interrupt = fds.begin(); interrupt != others; ++interrupt) {
+    if (serve || ready(*interrupt)) TakeEventFd(interrupt->fd);
+  }
   return result;
 }
 
