@@ -1,7 +1,6 @@
 #include "hyperv/guest/forwarded_channels.h"
 
 #include <fcntl.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -26,8 +25,6 @@ namespace {
 // The Bus keeps the guest's own GPADLs; the server sees one at a time of each
 // channel, the rings of its open.
 constexpr uint32_t kRingGpadl = 1;
-
-UniqueFd NewEventFd() { return UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 
 std::vector<LinkU64> WirePageFrames(std::span<const uint64_t> page_frames) {
   std::vector<LinkU64> wire(page_frames.size());

@@ -1,7 +1,6 @@
 #include "hyperv/guest/guest_vmm.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -29,8 +28,6 @@ std::unique_ptr<GuestVmm> MakeVmm(GuestLink link, GuestLinkSocket socket, const 
 }
 
 }  // namespace
-
-UniqueFd NewEventFd() { return UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 
 absl::StatusOr<std::unique_ptr<GuestVmm>> GuestVmm::Connect(
     const std::string& socket_path, const std::string& label, const GuestRam& ram,

@@ -146,6 +146,4 @@ class GuestVmm {
   std::vector<UniqueFd> acks_;
 };
 
-UniqueFd NewEventFd();
-
 }  // namespace vmbfs::hyperv

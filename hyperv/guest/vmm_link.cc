@@ -1,5 +1,6 @@
 #include "hyperv/guest/vmm_link.h"
 
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <array>
@@ -31,6 +32,8 @@ Refusal ParseRefusal(const GuestLinkFrame& frame) {
 }
 
 }  // namespace
+
+UniqueFd NewEventFd() { return UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 
 void RingEventFd(int event_fd) {
   const uint64_t one = 1;

@@ -22,6 +22,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "hyperv/file_descriptor/unique_fd.h"
 #include "hyperv/guest/guest_link_socket.h"
 #include "hyperv/guest/guest_ram.h"
 #include "hyperv/link/link_format.h"
@@ -43,6 +44,8 @@ std::optional<Payload> ParsePayload(std::span<const std::byte> bytes) {
   return payload;
 }
 
+// Of count 0; does not block.
+UniqueFd NewEventFd();
 // Adds 1 to an eventfd of ours or the server's; a full counter is a signal that
 // stands already.
 void RingEventFd(int event_fd);
