@@ -17,7 +17,7 @@
 #include "hyperv/guest/guest_vmm.h"
 #include "hyperv/guest/vmm_link.h"
 #include "hyperv/link/link_format.h"
-#include "tests/real_guest/vmm/acpi_tables.h"
+#include "tests/real_guest/pc/acpi_tables.h"
 
 namespace vmbfs::test_vmm {
 namespace {

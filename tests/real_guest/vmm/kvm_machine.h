@@ -23,9 +23,9 @@
 #include "hyperv/file_descriptor/unique_fd.h"
 #include "hyperv/guest/guest_ram.h"
 #include "hyperv/guest/vmm_synic.h"
+#include "tests/real_guest/pc/linux_boot.h"
+#include "tests/real_guest/pc/serial_port.h"
 #include "tests/real_guest/vmm/kvm_api.h"
-#include "tests/real_guest/vmm/linux_boot.h"
-#include "tests/real_guest/vmm/serial_port.h"
 #include "tests/real_guest/vmm/vmbus.h"
 
 namespace vmbfs::test_vmm {

@@ -25,9 +25,9 @@
 #include "absl/strings/str_cat.h"
 #include "hyperv/guest/guest_link.h"
 #include "hyperv/guest/guest_ram.h"
-#include "tests/real_guest/vmm/acpi_tables.h"
+#include "tests/real_guest/pc/acpi_tables.h"
+#include "tests/real_guest/pc/linux_boot.h"
 #include "tests/real_guest/vmm/kvm_machine.h"
-#include "tests/real_guest/vmm/linux_boot.h"
 #include "tests/real_guest/vmm/vmbus.h"
 
 namespace vmbfs::test_vmm {

@@ -11,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "hyperv/guest/guest_vmm.h"
 #include "hyperv/link/link_format.h"
-#include "tests/real_guest/vmm/acpi_tables.h"
+#include "tests/real_guest/pc/acpi_tables.h"
 #include "tests/real_guest/vmm/kvm_machine.h"
 
 namespace vmbfs::test_vmm {

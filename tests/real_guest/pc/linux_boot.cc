@@ -1,11 +1,11 @@
-#include "tests/real_guest/vmm/linux_boot.h"
+#include "tests/real_guest/pc/linux_boot.h"
 
 #include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "tests/real_guest/vmm/acpi_tables.h"
+#include "tests/real_guest/pc/acpi_tables.h"
 
 namespace vmbfs::test_vmm {
 namespace {

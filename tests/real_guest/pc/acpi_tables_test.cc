@@ -1,4 +1,4 @@
-#include "tests/real_guest/vmm/acpi_tables.h"
+#include "tests/real_guest/pc/acpi_tables.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "tests/real_guest/vmm/linux_boot.h"
+#include "tests/real_guest/pc/linux_boot.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // Source: ACPI 6.5 sections 5.2.5 to 5.2.12 and 20.2 (AML); offsets are theirs.
-#include "tests/real_guest/vmm/acpi_tables.h"
+#include "tests/real_guest/pc/acpi_tables.h"
 
 #include <cstring>
 #include <initializer_list>

@@ -1,4 +1,4 @@
-#include "tests/real_guest/vmm/serial_port.h"
+#include "tests/real_guest/pc/serial_port.h"
 
 #include <utility>
 
