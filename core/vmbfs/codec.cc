@@ -1,6 +1,7 @@
 #include "core/vmbfs/codec.h"
 
 #include <cstring>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -30,30 +31,39 @@ Request ParseVersion(std::span<const std::byte> message) {
 }
 
 Request ParseGetFileInfo(std::span<const std::byte> message) {
-  return GetFileInfoRequest{message.subspan(sizeof(GetFileInfoRequestMessage))};
+  using Message = GetFileInfoRequestMessage;
+  absl::StatusOr<GuestPath> path = GuestPath::Parse(message.subspan(sizeof(Message)));
+  if (!path.ok()) {
+    return BadRequest{MessageType::kGetFileInfoRequest, std::string(path.status().message())};
+  }
+  return GetFileInfoRequest{*std::move(path)};
 }
 
 Request ParseReadFile(std::span<const std::byte> message) {
   using Message = ReadFileRequestMessage;
   constexpr MessageType kType = MessageType::kReadFileRequest;
   if (message.size() < sizeof(Message)) return TooShort(kType, message.size(), sizeof(Message));
+  absl::StatusOr<GuestPath> path = GuestPath::Parse(message.subspan(sizeof(Message)));
+  if (!path.ok()) return BadRequest{kType, std::string(path.status().message())};
   const Message fixed = FixedPart<Message>(message);
   const uint32_t byte_count = fixed.byte_count.value();
   if (byte_count > kReadBytesMax) {
     return BadRequest{kType, absl::StrCat(byte_count, " bytes asked for; at most ", kReadBytesMax,
                                           " fit into a response")};
   }
-  return ReadFileRequest{byte_count, fixed.offset.value(), message.subspan(sizeof(Message))};
+  return ReadFileRequest{byte_count, fixed.offset.value(), *std::move(path)};
 }
 
 Request ParseReadFileRdma(std::span<const std::byte> message) {
   using Message = ReadFileRdmaRequestMessage;
   constexpr MessageType kType = MessageType::kReadFileRdmaRequest;
   if (message.size() < sizeof(Message)) return TooShort(kType, message.size(), sizeof(Message));
+  absl::StatusOr<GuestPath> path = GuestPath::Parse(message.subspan(sizeof(Message)));
+  if (!path.ok()) return BadRequest{kType, std::string(path.status().message())};
   const Message fixed = FixedPart<Message>(message);
   return ReadFileRdmaRequest{fixed.handle.value(), fixed.byte_count.value(),
                              fixed.file_offset.value(), fixed.token_offset.value(),
-                             message.subspan(sizeof(Message))};
+                             *std::move(path)};
 }
 
 MessageHeader HeaderOf(MessageType type) {

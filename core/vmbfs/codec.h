@@ -1,7 +1,6 @@
 // Requests from bytes, and responses to bytes.
 //
-// Trust: messages are the guest's; a request that exists is well formed, but for its
-// path, which is GuestPath::Parse's to check.
+// Trust: messages are the guest's; a request that exists is well formed.
 // Rules: shared/specs/vmbfs.md, "What a broken request gets"; README.md.
 
 #pragma once
@@ -14,6 +13,7 @@
 #include <variant>
 
 #include "absl/status/statusor.h"
+#include "core/path/guest_path.h"
 #include "core/vmbfs/vmbfs_format.h"
 
 namespace vmbfs {
@@ -23,13 +23,13 @@ struct VersionRequest {
 };
 
 struct GetFileInfoRequest {
-  std::span<const std::byte> path_utf16le;  // in the message, unchecked; so below
+  GuestPath path;
 };
 
 struct ReadFileRequest {
   uint32_t byte_count = 0;  // at most kReadBytesMax
   uint64_t offset = 0;
-  std::span<const std::byte> path_utf16le;
+  GuestPath path;
 };
 
 struct ReadFileRdmaRequest {
@@ -37,7 +37,7 @@ struct ReadFileRdmaRequest {
   uint32_t byte_count = 0;
   uint64_t offset = 0;        // in the file
   uint64_t token_offset = 0;  // in the buffer
-  std::span<const std::byte> path_utf16le;
+  GuestPath path;
 };
 
 // Of a known kind, but broken: gets the response of that kind that says so.
@@ -49,7 +49,8 @@ struct BadRequest {
 using Request = std::variant<VersionRequest, GetFileInfoRequest, ReadFileRequest,
                              ReadFileRdmaRequest, BadRequest>;
 
-// Parses a private copy of one message. Does not allocate for a well-formed one.
+// Parses a private copy of one message. Does not allocate for a well-formed
+// one with an ordinary path (GuestPath::kInlineUnits).
 //
 // Errors: kInvalidArgument  no legal answer exists: fault the channel.
 absl::StatusOr<Request> ParseRequest(std::span<const std::byte> message);

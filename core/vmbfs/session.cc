@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <string>
 
-#include "absl/status/status.h"
-#include "core/path/guest_path.h"
-
 namespace vmbfs {
 namespace {
 
@@ -24,17 +21,17 @@ std::string_view NameOf(MessageType type) {
   }
 }
 
-// The response of the request's kind that says what is wrong.
-Response Failure(MessageType type, FileStatus status) {
+// The response of the request's kind that says "broken".
+Response ErrorResponse(MessageType type) {
   switch (type) {
     case MessageType::kVersionRequest:
       return Response::Version(VersionStatus::kUnsupported);
     case MessageType::kGetFileInfoRequest:
-      return Response::FileInfo(status, 0, 0);
+      return Response::FileInfo(FileStatus::kError, 0, 0);
     case MessageType::kReadFileRequest:
-      return Response::ReadFile(status);
+      return Response::ReadFile(FileStatus::kError);
     default:
-      return Response::ReadFileRdma(status, 0);
+      return Response::ReadFileRdma(FileStatus::kError, 0);
   }
 }
 
@@ -56,9 +53,11 @@ Answer Session::AnswerTo(const VersionRequest& request) {
 Answer Session::AnswerTo(const GetFileInfoRequest& request) {
   CountRequest(MessageType::kGetFileInfoRequest);
   if (!ready_) return Refuse(MessageType::kGetFileInfoRequest, kNoVersion);
-  const absl::StatusOr<const File*> found = Find(request.path_utf16le);
-  if (!found.ok()) return AnswerNoFile(MessageType::kGetFileInfoRequest, found.status());
-  const File* const file = *found;
+  const File* file = backing_->Find(request.path);
+  if (file == nullptr) {
+    ++status_.not_found;
+    return Response::FileInfo(FileStatus::kNotFound, 0, 0);
+  }
   if (file->is_directory())
     return Response::FileInfo(FileStatus::kSuccess, kFileInfoFlagDirectory, 0);
   const bool rdma = rdma_bytes_min_ != 0 && file->size_bytes() >= rdma_bytes_min_;
@@ -68,9 +67,11 @@ Answer Session::AnswerTo(const GetFileInfoRequest& request) {
 Answer Session::AnswerTo(const ReadFileRequest& request) {
   CountRequest(MessageType::kReadFileRequest);
   if (!ready_) return Refuse(MessageType::kReadFileRequest, kNoVersion);
-  const absl::StatusOr<const File*> found = Find(request.path_utf16le);
-  if (!found.ok()) return AnswerNoFile(MessageType::kReadFileRequest, found.status());
-  const File* const file = *found;
+  const File* file = backing_->Find(request.path);
+  if (file == nullptr) {
+    ++status_.not_found;
+    return Response::ReadFile(FileStatus::kNotFound);
+  }
   if (file->is_directory()) return Refuse(MessageType::kReadFileRequest, "the path is a directory");
   if (request.byte_count == 0) return Response::ReadFile(FileStatus::kSuccess);
   if (request.offset >= file->size_bytes()) return Response::ReadFile(FileStatus::kEndOfFile);
@@ -84,9 +85,11 @@ Answer Session::AnswerTo(const ReadFileRdmaRequest& request) {
   CountRequest(MessageType::kReadFileRdmaRequest);
   if (!ready_) return RefuseRdma(kNoVersion);
   if (rdma_bytes_min_ == 0) return RefuseRdma("RDMA reads are off");
-  const absl::StatusOr<const File*> found = Find(request.path_utf16le);
-  if (!found.ok()) return AnswerNoFile(MessageType::kReadFileRdmaRequest, found.status());
-  const File* const file = *found;
+  const File* file = backing_->Find(request.path);
+  if (file == nullptr) {
+    ++status_.not_found;
+    return Response::ReadFileRdma(FileStatus::kNotFound, 0);
+  }
   if (file->is_directory()) return RefuseRdma("the path is a directory");
   if (request.byte_count == 0) return Response::ReadFileRdma(FileStatus::kSuccess, 0);
   if (request.offset >= file->size_bytes()) {
@@ -102,29 +105,6 @@ Answer Session::AnswerTo(const ReadFileRdmaRequest& request) {
       .token_offset = request.token_offset};
 }
 
-absl::StatusOr<const File*> Session::Find(std::span<const std::byte> path_utf16le) {
-  const auto known_path = std::span(known_path_).first(known_path_bytes_);
-  if (known_file_ != nullptr && std::ranges::equal(path_utf16le, known_path)) return known_file_;
-  const absl::StatusOr<GuestPath> path = GuestPath::Parse(path_utf16le);
-  if (!path.ok()) return path.status();
-  const File* const file = backing_->Find(*path);
-  if (file == nullptr) {
-    ++status_.not_found;
-    return absl::Status(absl::StatusCode::kNotFound, "");
-  }
-  if (path_utf16le.size() <= known_path_.size()) {
-    std::ranges::copy(path_utf16le, known_path_.begin());
-    known_path_bytes_ = path_utf16le.size();
-    known_file_ = file;
-  }
-  return file;
-}
-
-Response Session::AnswerNoFile(MessageType type, const absl::Status& error) {
-  if (absl::IsNotFound(error)) return Failure(type, FileStatus::kNotFound);
-  return Refuse(type, std::string(error.message()));
-}
-
 Response Session::RefuseRdma(std::string_view reason) {
   return Refuse(MessageType::kReadFileRdmaRequest, reason);
 }
@@ -137,7 +117,7 @@ Answer Session::AnswerTo(const BadRequest& request) {
 Response Session::Refuse(MessageType type, std::string_view reason) {
   ++status_.bad_requests;
   status_.last_bad_request = std::string(NameOf(type)).append(": ").append(reason);
-  return Failure(type, FileStatus::kError);
+  return ErrorResponse(type);
 }
 
 void Session::CountRequest(MessageType type) {

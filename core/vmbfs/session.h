@@ -4,7 +4,6 @@
 
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -70,14 +69,6 @@ class Session {
   Answer AnswerTo(const ReadFileRdmaRequest& request);
   Answer AnswerTo(const BadRequest& request);
 
-  // What stands at a request's path. Clients read one file in many requests: the last
-  // path is known by its bytes.
-  //
-  // Errors: kNotFound (counted), kInvalidArgument (a malformed path).
-  absl::StatusOr<const File*> Find(std::span<const std::byte> path_utf16le);
-  // The answer to a request whose path was not found.
-  Response AnswerNoFile(MessageType type, const absl::Status& error);
-
   // Counts the bad request; the answer that says so.
   Response Refuse(MessageType type, std::string_view reason);
   void CountRequest(MessageType type);
@@ -86,11 +77,6 @@ class Session {
   const uint64_t rdma_bytes_min_;
   VmbfsDeviceStatus& status_;
   bool ready_ = false;
-
-  static constexpr size_t kKnownPathBytesMax = 256;
-  std::array<std::byte, kKnownPathBytesMax> known_path_;
-  size_t known_path_bytes_ = 0;
-  const File* known_file_ = nullptr;  // null: no path is known
 };
 
 }  // namespace vmbfs

@@ -85,31 +85,6 @@ TEST_F(SessionTest, TheReservedFieldIsNotChecked) {
   EXPECT_EQ(Answered(Hex("01000000 ffffffff 00000100")), VersionAnswer(0));
 }
 
-// --- The path that is known from the request before. ---
-
-TEST_F(SessionTest, EachRequestGetsWhatStandsAtItsOwnPath) {
-  AgreeOnVersion();
-  const Bytes found = ReadAnswerBytes(0, ContentRange(0, 4));
-  for (int i = 0; i < 2; ++i) {
-    EXPECT_EQ(Answered(ReadBytes(4, 0, u"imc.hiv")), found);
-    EXPECT_EQ(Answered(ReadBytes(4, 0, u"imc.hiw")), ReadAnswerBytes(1, {}));
-    EXPECT_EQ(Answered(ReadBytes(4, 0, u"imc.hi")), ReadAnswerBytes(1, {}));
-    EXPECT_EQ(Answered(ReadBytes(4, 0, u"")), ReadAnswerBytes(3, {}));  // a directory
-    EXPECT_EQ(Answered(ReadBytes(4, 0, u"IMC.HIV")), found);
-    EXPECT_EQ(Answered(ReadBytes(4, 0, u"\\imc.hiv")), found);
-  }
-  EXPECT_EQ(status_.not_found, 4u);
-}
-
-TEST_F(SessionTest, LongPathIsFoundAgainAndAgain) {
-  AgreeOnVersion();
-  const std::u16string path = std::u16string(1000, u'/') + u"imc.hiv";
-  const Bytes found = ReadAnswerBytes(0, ContentRange(0, 4));
-  EXPECT_EQ(Answered(ReadBytes(4, 0, u"imc.hiv")), found);
-  EXPECT_EQ(Answered(ReadBytes(4, 0, path)), found);
-  EXPECT_EQ(Answered(ReadBytes(4, 0, path + u"x")), ReadAnswerBytes(1, {}));
-}
-
 // --- Order of talk. ---
 
 TEST_F(SessionTest, AnUnsupportedVersionIsRefusedAndAnotherMayFollow) {

@@ -161,9 +161,7 @@ class VmmTest : public testing::Test {
   absl::StatusOr<std::unique_ptr<GuestVmm>> Connect(
       GuestLink link, Deadline deadline = Soon(),
       std::chrono::milliseconds hello_patience = GuestVmm::kHelloPatience) {
-    const std::array<SynicPages, 2> processors = {SynicPages{0x1000, 0x2000},
-                                                  SynicPages{0x3000, 0x4000}};
-    return GuestVmm::Connect(path_, "test", *ram_, 2, processors, deadline, link, hello_patience);
+    return GuestVmm::Connect(path_, "test", *ram_, 2, pages_, deadline, link, hello_patience);
   }
 
   // Connects with `script` as the server.
@@ -204,6 +202,7 @@ class VmmTest : public testing::Test {
   std::string folder_ = "/tmp/guest-test-XXXXXX";
   std::string path_;
   const std::unique_ptr<GuestRam> ram_ = *GuestRam::Create(64 * kPageBytes);
+  std::vector<SynicPages> pages_ = {{0x1000, 0x2000}, {0x3000, 0x4000}};
   std::unique_ptr<Peer> peer_;
   absl::StatusOr<std::unique_ptr<GuestVmm>> vmm_ = absl::UnknownError("not connected");
 };
